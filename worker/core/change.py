@@ -1,0 +1,54 @@
+"""A change (pull or merge request) by name, and what its forge says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRef:
+    """Names one change on one forge. `forge` is a row of `FORGES`, or "local" for a command-line review."""
+
+    forge: str
+    repository: str
+    """As the forge names it: `owner/name`, for GitLab with its groups."""
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.forge}:{self.repository}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the forge says about a change now. Every text here was written by a stranger."""
+
+    ref: ChangeRef
+    head: str
+    """Full SHA of the head revision."""
+    base: str
+    """Full SHA of the tip of the branch it shall go into; the merge base is ours to find."""
+    base_branch: str = ""
+    title: str = ""
+    description: str = ""
+    author: str = ""
+    state: Literal["open", "closed", "merged"] = "open"
+    is_draft: bool = False
+    is_locked: bool = False
+    is_fork: bool = False
+    is_bot: bool = False
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The change as git has it: the bytes of one diff and the two commits between which it stands."""
+
+    head: str
+    """Full SHA; for a diff read from a file, empty."""
+    base: str
+    """Full SHA of the merge base; for a diff read from a file, empty."""
+    diff: bytes
+    """`git diff --no-color --no-ext-diff --find-renames --raw-less` output, as git wrote it."""
+    cut: tuple[tuple[str, str, int], ...] = ()
+    """What the source itself left out: (path, reason, lines); empty when git was read."""

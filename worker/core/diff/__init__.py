@@ -1,0 +1,1 @@
+"""Bytes of a unified diff → files, hunks, line numbers; and where a finding may be anchored."""

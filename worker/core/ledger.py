@@ -1,0 +1,41 @@
+"""The coverage ledger: which changed lines were reviewed, and why the others were not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NotReviewed:
+    """Lines of one file that no answer covers. `lines` is 0 for what has no lines (a binary file, say)."""
+
+    path: str
+    reason: str
+    """In words, for the reader of the review: "lock file", "generated file", "budget"."""
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`reviewed_lines + Σ not_reviewed.lines == changed_lines`, or it cannot be built.
+
+    Lines are added plus removed lines of the diff, each counted once. For a plan `reviewed_lines`
+    is what will be reviewed if every request is answered; in a report it is what was answered.
+    """
+
+    changed_lines: int
+    reviewed_lines: int
+    not_reviewed: tuple[NotReviewed, ...] = ()
+
+    def __post_init__(self) -> None:
+        left_out = sum(row.lines for row in self.not_reviewed)
+        if self.reviewed_lines + left_out != self.changed_lines or self.reviewed_lines < 0:
+            raise ValueError(
+                f"The ledger does not add up: {self.reviewed_lines} reviewed + {left_out} not reviewed"
+                f" != {self.changed_lines} changed lines."
+            )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every changed line was reviewed or left out by a rule that the reader can see."""
+        return self.reviewed_lines == self.changed_lines

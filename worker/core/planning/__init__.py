@@ -1,0 +1,1 @@
+"""Which lines are reviewed, in which requests: budget, rules, splitting, packing, rendering."""

@@ -1,0 +1,58 @@
+"""The finished review as a value: what it found, what it covered, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker.core.finding import Finding
+from worker.core.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """As billed. `input_tokens` includes the cached ones, `output_tokens` the reasoning."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+    """None when a price is not known."""
+    is_estimated: bool = False
+    """True when the server sent no usage for at least one request."""
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        unpriced = (self.requests and self.cost_usd is None) or (other.requests and other.cost_usd is None)
+        return Usage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_usd=None if unpriced or not costs else sum(costs),
+            is_estimated=self.is_estimated or other.is_estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One review of one change at one head. `findings` are anchored and ranked, worst first."""
+
+    change: str
+    """`str(ChangeRef)`, or the range or file a local review read."""
+    head: str
+    base: str
+    model: str
+    """The model or models that answered, comma separated when a fallback took part."""
+    findings: tuple[Finding, ...]
+    unanchored: tuple[Finding, ...]
+    ledger: Ledger
+    usage: Usage = field(default_factory=Usage)
+    notes: tuple[str, ...] = ()
+    """Sentences the reader must see: a budget that was reached, a stand-in that is no model."""
+    is_standin: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every unit that was planned was answered; the exit code 3 is its opposite."""
+        return self.ledger.is_complete

@@ -1,0 +1,250 @@
+"""The Protocols that the use cases need. Adapters implement them; `tests/contracts` holds both to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.exchange import Answer, Prompt
+from worker.core.job import Accepted, Claim, Decision, Intent, Job, NotClaimed, Priority, State
+from worker.core.report import Usage
+
+
+class Clock(Protocol):
+    """Time as a value, so that tests hand in their own."""
+
+    def now(self) -> datetime:
+        """Aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds; for measuring only."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+# ------------------------------------------------------------------------------------------- model
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """For whom a request is made: the throttle is fair between flows, and serves interactive first."""
+
+    change: str
+    repository: str
+    priority: Priority = Priority.INTERACTIVE
+    job: str = ""
+
+
+class Model(Protocol):
+    """One model behind its throttle, retries and deadlines."""
+
+    @property
+    def name(self) -> str:
+        """As configured: `kimi-k2.6`."""
+
+    @property
+    def is_standin(self) -> bool:
+        """True when what answers is the demo's stand-in and no model."""
+
+    async def complete(self, prompt: Prompt, *, flow: Flow) -> Answer:
+        """Answer `prompt`, retrying what is transient.
+
+        Raises `Transient` once retries are spent, `NotNow`, `Refused`, `RequestTooLong`,
+        `AnswerCutOff`, `ContentFiltered`.
+        """
+
+
+# ---------------------------------------------------------------------------------------- throttle
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request may cost the account: the server counts input plus the cap against TPM and TPD."""
+
+    input_tokens: int
+    output_cap_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_cap_tokens
+
+
+class Slot(Protocol):
+    """One admitted request: a lease that ends by itself when the process dies."""
+
+    async def settle(self, usage: Usage) -> None:
+        """Correct the estimate by what was used."""
+
+
+class Throttle(Protocol):
+    """The account's limits, shared by the whole fleet."""
+
+    def admit(self, cost: Cost, *, flow: Flow) -> AbstractAsyncContextManager[Slot]:
+        """Wait until every limit allows one request of `cost`; leaving the context gives the slot back.
+
+        Raises `QuotaUsedUp` when the day's tokens are gone, `BudgetReached` at our own hard stop,
+        `Unreachable` when the store is away (closed, not open).
+        """
+
+    async def refused(self, error: Exception) -> None:
+        """The server said `RateLimited`, `Overloaded` or `QuotaUsedUp`: cool the whole fleet down, learn the limit."""
+
+
+# -------------------------------------------------------------------------------------------- jobs
+
+
+class Jobs(Protocol):
+    """The job records: the truth about who runs what. Every write of a claim is fenced (`LeaseLost`)."""
+
+    async def accept(self, intent: Intent) -> Accepted:
+        """Dedupe, supersede, write the job, schedule its wake-up: one atomic step."""
+
+    async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
+        """Take the lease if the job is in one of `states`, due, and leased by nobody alive."""
+
+    async def renew(self, claim: Claim) -> None:
+        """The heartbeat."""
+
+    async def save(self, claim: Claim, name: str, value: bytes) -> None:
+        """Store one checkpoint under `name`; the last value wins."""
+
+    async def load(self, job_id: str) -> Mapping[str, bytes]:
+        """All checkpoints of the job."""
+
+    async def advance(self, claim: Claim, state: State, *, reason: str = "") -> None:
+        """Move on to `state` and keep the lease; a final state ends it."""
+
+    async def release(self, claim: Claim, state: State, *, reason: str, wait_s: float = 0.0) -> None:
+        """Give the job back in `state`, due after `wait_s` seconds, and wake somebody for it then."""
+
+    async def note_head(self, claim: Claim, head: str) -> None:
+        """Write down the head the forge named, for a job that was accepted without one."""
+
+    async def is_current(self, claim: Claim) -> bool:
+        """Whether no newer head of the change was accepted meanwhile and the lease still stands."""
+
+    async def decided(self, job_id: str, event: str, detail: str = "") -> None:
+        """Append to the job's log of decisions."""
+
+    async def decisions(self, job_id: str) -> Sequence[Decision]: ...
+
+    async def get(self, job_id: str) -> Job | None: ...
+
+    async def find(self, ref: ChangeRef) -> Sequence[Job]:
+        """Jobs of one change, newest first."""
+
+    async def list(self, *, states: Sequence[State] = (), limit: int = 100) -> Sequence[Job]:
+        """Newest first; all states when none is named."""
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue a dead letter again with its attempts set to 0. Raises `NotFound`."""
+
+    async def drop(self, job_id: str) -> None:
+        """Remove a dead letter for good. Raises `NotFound`."""
+
+
+class Wake(Protocol):
+    """Tells some worker that a job waits. Losing a wake-up loses nothing: upkeep wakes what was forgotten."""
+
+    async def review(self, job_id: str, priority: Priority) -> None: ...
+
+    async def publish(self, job_id: str, priority: Priority) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------- checkout
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where git reads from. `authorization` is sent as a header to that host alone, never in a URL."""
+
+    url: str
+    authorization: str | None = field(default=None, repr=False)
+    """Value of the Authorization header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One line that holds a literal."""
+
+    path: str
+    line: int
+    text: str
+
+
+class Tree(Protocol):
+    """Read-only view of one repository's objects: no working tree, nothing executed."""
+
+    async def snapshot(self) -> Snapshot: ...
+
+    async def read(self, path: str, *, revision: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        """The blob at `path` (a symlink's is its target's text); None when it is not there or too large."""
+
+    async def search(self, literal: str, *, revision: str, limit: int = 20) -> Sequence[Match]: ...
+
+
+class Checkout(Protocol):
+    """Bare mirrors of repositories, one per repository, safe to use from several workers at once."""
+
+    def open(self, change: Change, remote: Remote) -> AbstractAsyncContextManager[Tree]:
+        """Fetch base and head of `change` and hold them.
+
+        Raises `Superseded` when the head is gone, `NotAuthorised`, `NotFound`, `Unreachable`.
+        """
+
+
+# ------------------------------------------------------------------------------------------- forge
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """One inline comment, rendered and ready. Lines count from 1 on their side; within one hunk."""
+
+    path: str
+    side: str
+    start_line: int
+    line: int
+    body: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What of ours is on the change already, for one head."""
+
+    has_summary: bool = False
+    fingerprints: frozenset[str] = frozenset()
+
+
+class Forge(Protocol):
+    """One code host. Has no call for approve, merge, push or close."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def change(self, ref: ChangeRef) -> Change:
+        """Raises `NotFound`, `NotAuthorised`, `Transient`."""
+
+    def remote(self, change: Change) -> Remote:
+        """Where git reads this change from; built from configuration, not from a payload."""
+
+    async def remote_ready(self, change: Change) -> Remote:
+        """`remote`, with a token that is good for the next minutes."""
+
+    async def diff(self, change: Change) -> Snapshot:
+        """The forge API's own diff, for when git cannot be reached; `cut` says what it left out."""
+
+    async def posted(self, change: Change) -> Posted:
+        """Our reviews and comments for `change.head`, known by their signed marker."""
+
+    async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+        """Post one review on `change.head`. Raises `Unprocessable`, `OutcomeUnknown`, `Transient`, `Refused`."""
+
+    async def note(self, change: Change, body: str) -> None:
+        """Post one plain comment: why there is no review."""
+
+    def open_changes(self, repository: str) -> AsyncIterator[Change]: ...
