@@ -89,9 +89,7 @@ class FileDiff:
     @property
     def raw_path(self) -> bytes:
         """The path a reader knows the file by: the new one, else the old one."""
-        path = self.new_path if self.new_path is not None else self.old_path
-        assert path is not None
-        return path
+        return self.new_path if self.new_path is not None else self.old_path or b""
 
     @property
     def path(self) -> str:
