@@ -1,0 +1,65 @@
+"""What a job stores between attempts, as JSON bytes: one place for writing and reading each record.
+
+The standard library writes the JSON: a path that is not UTF-8 is held with surrogate escapes, which it
+keeps as `\\udcff` and pydantic's own writer refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from worker.core.exchange import Answer
+from worker.core.report import Report, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAnswer:
+    """One chunk's answer under `unit:<chunk id>`, or the fact that the chunk was split."""
+
+    text: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+    notes: tuple[str, ...] = ()
+    was_split: bool = False
+
+    @classmethod
+    def of(cls, answer: Answer) -> SavedAnswer:
+        return cls(text=answer.text, model=answer.model, usage=answer.usage, notes=answer.notes)
+
+    @classmethod
+    def split(cls) -> SavedAnswer:
+        return cls(was_split=True)
+
+    def answer(self) -> Answer:
+        return Answer(text=self.text, model=self.model, usage=self.usage, notes=self.notes)
+
+    def dump(self) -> bytes:
+        return _dump(_ANSWER, self)
+
+    @classmethod
+    def load(cls, record: bytes) -> SavedAnswer:
+        return _ANSWER.validate_python(json.loads(record))
+
+
+REPORT = "report"
+"""The checkpoint that holds the finished report."""
+
+
+def dump_report(report: Report) -> bytes:
+    return _dump(_REPORT, report)
+
+
+def load_report(record: bytes) -> Report:
+    return _REPORT.validate_python(json.loads(record))
+
+
+def _dump(adapter: TypeAdapter[Any], value: object) -> bytes:
+    return json.dumps(adapter.dump_python(value), separators=(",", ":")).encode("ascii")
+
+
+_ANSWER = TypeAdapter(SavedAnswer)
+_REPORT = TypeAdapter(Report)
