@@ -1,0 +1,584 @@
+"""Every setting of the program, typed, with unit and default; the only reader of the environment.
+
+A field's name in capitals is the variable's name. Empty means unset. A secret may also come as
+`NAME_FILE`, the path of a file that holds it. `.env` in the working folder is read if it is there;
+the process environment wins over it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+)
+
+from worker.core.errors import ConfigurationError
+from worker.core.finding import Severity
+
+
+class Role(StrEnum):
+    """What the process is started as; decides which settings it cannot do without."""
+
+    SERVE = "serve"
+    API = "api"
+    WORKER = "worker"
+    UPKEEP = "upkeep"
+    REVIEW = "review"
+    """One review by command, of a local range or a change on a forge."""
+    PLAN = "plan"
+    CHECK = "check"
+    DEMO = "demo"
+    QUERY = "query"
+    """Reads job records: `jobs`, `why`, `dead`."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Globs = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""Comma separated; `*` matches anything, slashes too."""
+BaseUrl = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
+Thinking = Literal["default", "off", "low", "medium", "high"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
+
+
+class ProviderSettings(_Group):
+    """The model: Fixed Mode, one provider for the whole installation"""
+
+    api_llm_provider_model: str = Field(
+        default="kimi-k2.6", description="Model id; `auto` picks the best one that the key may use."
+    )
+    api_openai_force_base_url: BaseUrl = Field(
+        default="https://api.moonshot.ai/v1",
+        description="Base URL with /v1; chooses the account: api.moonshot.ai, api.moonshot.cn, api.kimi.com/coding.",
+    )
+    api_open_ai_api_key: SecretStr | None = Field(default=None, description="Key for that base URL.")
+
+
+class FallbackSettings(_Group):
+    """A second provider, asked when the first has no capacity or no balance; none when empty"""
+
+    fallback_llm_provider_model: str | None = Field(default=None, description="Model id at the second provider.")
+    fallback_openai_base_url: BaseUrl | None = Field(
+        default=None, description="OpenAI-compatible base URL with /v1, or https://api.anthropic.com."
+    )
+    fallback_api_key: SecretStr | None = Field(default=None, description="Key for that base URL.")
+
+
+class LimitSettings(_Group):
+    """The account's limits, kept over the whole fleet; empty: the plan's, else learned from the server"""
+
+    llm_max_concurrent_requests: int | None = Field(default=None, ge=1, description="Requests open at once.")
+    llm_rpm: int | None = Field(default=None, ge=1, description="Requests per minute.")
+    llm_tpm: int | None = Field(default=None, ge=1, description="Tokens per minute, input plus requested output.")
+    llm_tpd: int | None = Field(default=None, ge=1, description="Tokens per day, input plus requested output.")
+    llm_monthly_budget_usd: float | None = Field(
+        default=None, gt=0, description="US dollars a calendar month; a hard stop."
+    )
+    llm_review_budget_usd: float | None = Field(
+        default=None, gt=0, description="US dollars for one review; a hard stop."
+    )
+
+
+class RequestSettings(_Group):
+    """How a request to the model is made"""
+
+    llm_thinking: Thinking = Field(default="default", description="default, off, low, medium or high.")
+    llm_extra_body: Json[dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description='JSON object merged into every request, such as {"thinking":{"type":"disabled"}}.',
+    )
+    llm_context_tokens: int | None = Field(
+        default=None, ge=4096, description="Tokens of input and output together; empty: as the catalogue says."
+    )
+    llm_max_output_tokens: int | None = Field(
+        default=None, ge=256, description="Tokens of the answer, reasoning included; empty: as the catalogue says."
+    )
+    llm_first_byte_timeout_s: float = Field(default=300, gt=0, description="Seconds until the answer's first byte.")
+    llm_idle_timeout_s: float = Field(default=300, gt=0, description="Seconds of silence within a streamed answer.")
+    llm_total_timeout_s: float = Field(default=1500, gt=0, description="Seconds for one request, answer included.")
+
+
+class ReviewSettings(_Group):
+    """What is reviewed, and how much is said"""
+
+    review_drafts: bool = Field(default=False, description="Review changes that are marked as draft.")
+    review_include: Globs = Field(
+        default=(), description="Path globs, comma separated; when set, nothing else is reviewed."
+    )
+    review_exclude: Globs = Field(
+        default=(), description="Path globs, comma separated, that are not reviewed; the ledger names them."
+    )
+    review_settle_s: float = Field(
+        default=2, ge=0, le=600, description="Seconds to wait for a newer push before a review starts."
+    )
+    review_max_comments: int = Field(
+        default=10, ge=0, le=25, description="Inline comments a review; the other findings go to the summary."
+    )
+    review_max_comments_per_file: int = Field(default=3, ge=1, le=25, description="Inline comments a file.")
+    review_min_severity: Severity = Field(
+        default=Severity.LOW, description="Findings below it are not posted: critical, high, medium or low."
+    )
+    review_language: str = Field(
+        default="English", min_length=2, max_length=40, description="Language of the comments, in words."
+    )
+    review_chunk_tokens: int = Field(
+        default=20_000, ge=1_000, le=200_000, description="Tokens of diff that one request normally carries."
+    )
+    review_verify: bool = Field(default=True, description="Try to refute each finding before it is posted.")
+
+
+class GitHubSettings(_Group):
+    """GitHub: a token, or an app's id and private key"""
+
+    github_token: SecretStr | None = Field(
+        default=None, description="Fine-grained token: contents read, pull requests read and write."
+    )
+    github_app_id: int | None = Field(default=None, ge=1, description="Id of the GitHub App, in place of a token.")
+    github_app_private_key: SecretStr | None = Field(default=None, description="PEM; line ends may be written as \\n.")
+    github_webhook_secret: SecretStr | None = Field(
+        default=None, description="At least 16 characters, the same as in the webhook's form: openssl rand -hex 32."
+    )
+    github_api_url: BaseUrl = Field(
+        default="https://api.github.com", description="For GitHub Enterprise Server https://HOST/api/v3."
+    )
+    github_url: BaseUrl = Field(default="https://github.com", description="Where git finds the repositories.")
+    github_repositories: Globs = Field(
+        default=(), description="Repositories that are reviewed, as globs: acme/*; empty: all that the token reaches."
+    )
+
+
+class ServiceSettings(_Group):
+    """The program itself"""
+
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis://, rediss:// or unix://; empty: an embedded one, with `serve` and `demo`."
+    )
+    redis_password: SecretStr | None = Field(
+        default=None, description="Password for REDIS_URL where that has none; docker-compose needs it."
+    )
+    kimi_review_home: Path = Field(
+        default_factory=lambda: _default_home(), description="Folder of mirrors and of the embedded Redis."
+    )
+    api_host: str = Field(default="127.0.0.1", description="Address that `api` and `serve` listen on.")
+    api_port: int = Field(default=8000, ge=0, le=65535, description="Port that they listen on.")
+    api_token: SecretStr | None = Field(
+        default=None, description="Bearer token for POST /reviews, /metrics and the status page; closed when empty."
+    )
+    allow_insecure_hosts: Globs = Field(
+        default=(), description="Host names, comma separated, that may be spoken to over http://; loopback always may."
+    )
+    worker_threads: int = Field(default=4, ge=1, le=64, description="Reviews that one worker process runs at once.")
+    job_lease_s: float = Field(
+        default=60, ge=5, description="Seconds until a dead worker's job is given to another; renewed while it works."
+    )
+    job_deadline_s: float = Field(default=3000, gt=0, description="Seconds that one run of a job may take in all.")
+    queue_visibility_timeout_s: int = Field(
+        default=3600, ge=60, description="Seconds after which Celery delivers an unacknowledged message again."
+    )
+    log_format: Literal["console", "json"] = Field(default="console", description="console or json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error."
+    )
+
+
+GROUPS: tuple[type[_Group], ...] = (
+    ProviderSettings,
+    FallbackSettings,
+    LimitSettings,
+    RequestSettings,
+    ReviewSettings,
+    GitHubSettings,
+    ServiceSettings,
+)
+
+
+class Settings(
+    ProviderSettings,
+    FallbackSettings,
+    LimitSettings,
+    RequestSettings,
+    ReviewSettings,
+    GitHubSettings,
+    ServiceSettings,
+):
+    """All settings of one installation. Build it with `load`; secrets show as asterisks."""
+
+    @property
+    def has_github(self) -> bool:
+        return self.github_token is not None or self.github_app_id is not None
+
+    @property
+    def redis_dsn(self) -> SecretStr | None:
+        """`redis_url` with `redis_password` in it; None where the embedded Redis is meant."""
+        if self.redis_url is None or self.redis_password is None:
+            return self.redis_url
+        parts = urlsplit(self.redis_url.get_secret_value())
+        if parts.password is not None or not parts.hostname:
+            return self.redis_url
+        login = f"{parts.username or ''}:{quote(self.redis_password.get_secret_value(), safe='')}"
+        return SecretStr(urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}")))
+
+    @property
+    def result_hash(self) -> str:
+        """Of the settings that alter a review's result: the same head under other settings is another job."""
+        names = (*ProviderSettings.model_fields, *ReviewSettings.model_fields, *RequestSettings.model_fields)
+        values = self.model_dump(mode="json", include=set(names) - {"api_open_ai_api_key", "review_settle_s"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for the redactor alone."""
+        values = [value for _, value in self if isinstance(value, SecretStr)]
+        plain = [value.get_secret_value() for value in values]
+        if self.redis_url is not None and (password := urlsplit(self.redis_url.get_secret_value()).password):
+            plain.append(password)
+        return tuple(value for value in plain if value)
+
+    def allows_repository(self, repository: str) -> bool:
+        """Whether `owner/name` is on the list of repositories that are reviewed; upper and lower case are one."""
+        globs = self.github_repositories
+        return not globs or any(fnmatchcase(repository.lower(), glob.lower()) for glob in globs)
+
+
+def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path | None = Path(".env")) -> Settings:
+    """Read the settings for `role` from `environ` (the process's own when None) and the file `dotenv`.
+
+    Raises `ConfigurationError` with all problems at once; none of them shows a value.
+    """
+    process = os.environ if environ is None else environ
+    from_file = _read_dotenv(dotenv)
+    problems = _unknown_names(process, from_file)
+    given = {name: value for name, value in from_file.items() if value.strip()}
+    given |= {name: value for name, value in process.items() if value.strip()}
+    values = {field: given[name] for field, name in _names() if name in given}
+    values |= _secrets_from_files(given, problems)
+    settings, rejected = _validated(values, problems)
+    problems += list(_checks(settings, role, rejected))
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def example() -> str:
+    """The text of `.env.example`: every name with its meaning and default."""
+    lines = [
+        "# Settings of kimi-review. Copy this file to .env and fill in what you need; empty means the default.",
+        "# A secret may also be read from a file: NAME_FILE=/path/of/the/file in place of NAME.",
+        "# This file is generated from worker/settings.py: make env-example.",
+    ]
+    for group in GROUPS:
+        lines += ["", f"# --- {(group.__doc__ or '').strip()}"]
+        for field, about in group.model_fields.items():
+            lines += [f"# {about.description}", f"{field.upper()}={_shown_default(field)}"]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def _default_home() -> Path:
+    data = os.environ.get("XDG_DATA_HOME", "").strip()
+    return (Path(data) if data else Path.home() / ".local" / "share") / "kimi-review"
+
+
+def _names() -> Iterator[tuple[str, str]]:
+    for field in Settings.model_fields:
+        yield field, field.upper()
+
+
+def _is_secret(field: str) -> bool:
+    return SecretStr in get_args(Settings.model_fields[field].annotation)
+
+
+def _shown_default(field: str) -> str:
+    if field == "kimi_review_home":  # depends on the user, so the example leaves it to the program
+        return ""
+    default = Settings.model_fields[field].get_default(call_default_factory=True)
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, dict):
+        return json.dumps(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _read_dotenv(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    # Without interpolation: a `$` in a secret is a dollar sign.
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+# Wholly ours: whatever starts so and is unknown is a mistake, wherever it stands.
+_OWN_PREFIXES = ("API_LLM_", "API_OPENAI_", "API_OPEN_AI_", "LLM_", "REVIEW_", "FALLBACK_", "KIMI_REVIEW_")
+# Shared with other programs: in the process environment only what looks like one of ours is a mistake.
+_SHARED_PREFIXES = ("API_", "GITHUB_", "LOG_", "REDIS_", "JOB_", "QUEUE_", "WORKER_", "ALLOW_INSECURE_")
+# GitHub Actions sets these beside ours: https://docs.github.com/en/actions/reference/workflows-and-actions/variables
+_FOREIGN = frozenset({"GITHUB_REPOSITORY", "GITHUB_REPOSITORY_ID", "GITHUB_REPOSITORY_OWNER", "GITHUB_SERVER_URL"})
+
+
+def _unknown_names(process: Mapping[str, str], from_file: Mapping[str, str]) -> list[str]:
+    known = {name for _, name in _names()}
+    known |= {f"{name}_FILE" for field, name in _names() if _is_secret(field)}
+    problems = []
+    for name in sorted({*process, *from_file} - known - _FOREIGN):
+        near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.85)
+        ours = name.upper().startswith(_OWN_PREFIXES)
+        shared = name.upper().startswith(_SHARED_PREFIXES)
+        if not (ours or (near and (shared or name in from_file)) or (shared and name in from_file)):
+            continue
+        near = near or difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.6)
+        advice = f"Did you mean {near[0]}?" if near else "See .env.example for all names, or remove it."
+        problems.append(f"{name}: there is no such setting. {advice}")
+    return problems
+
+
+def _secrets_from_files(given: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    values = {}
+    for field, name in _names():
+        path = given.get(f"{name}_FILE")
+        if path is None or not _is_secret(field):
+            continue
+        if name in given:
+            problems.append(f"{name}: is set, and {name}_FILE too. Keep one of them.")
+            continue
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text file"
+            problems.append(f"{name}_FILE: the file cannot be read: {why}. Check the path and who may read it.")
+            continue
+        if not text:
+            problems.append(f"{name}_FILE: the file is empty. Put the secret into it.")
+            continue
+        values[field] = text
+    return values
+
+
+def _validated(values: dict[str, str], problems: list[str]) -> tuple[Settings, frozenset[str]]:
+    """The settings, with a default for each one that was refused, and the names of those."""
+    try:
+        return Settings.model_validate(values), frozenset()
+    except ValidationError as error:
+        rejected = {str(item["loc"][0]) for item in error.errors(include_input=False)}
+        told: set[str] = set()
+        for item in error.errors(include_input=False, include_url=False):
+            field = str(item["loc"][0])
+            if field not in told:
+                told.add(field)
+                problems.append(f"{field.upper()}: {_words(item['type'], item.get('ctx', {}))}")
+    return Settings.model_validate({k: v for k, v in values.items() if k not in rejected}), frozenset(rejected)
+
+
+def _words(kind: str, context: Mapping[str, Any]) -> str:
+    match kind:
+        case "int_parsing" | "int_from_float" | "int_type":
+            return "is not a whole number. Write digits only."
+        case "float_parsing" | "float_type" | "finite_number":
+            return "is not a number. Write digits, with a point for fractions."
+        case "bool_parsing" | "bool_type":
+            return "is neither true nor false. Write true or false."
+        case "json_invalid" | "json_type":
+            return 'is not valid JSON. Write an object such as {"thinking":{"type":"disabled"}}.'
+        case "dict_type":
+            return "is JSON, but not an object. Write {…} with names and values."
+        case "literal_error" | "enum":
+            return f"is not one of the known words. Write {context.get('expected', 'one of .env.example')}."
+        case "greater_than_equal":
+            return f"is too small. Write {context['ge']} or more."
+        case "greater_than":
+            return f"is too small. Write more than {context['gt']}."
+        case "less_than_equal":
+            return f"is too large. Write {context['le']} or less."
+        case _:
+            return "has a value that cannot be used. See .env.example for what it takes."
+
+
+# ------------------------------------------------------------------------------------ checks
+
+_WELL_KNOWN = frozenset(
+    {
+        "changeme",
+        "changeit",
+        "change-me",
+        "secret",
+        "mysecret",
+        "password",
+        "webhook-secret",
+        "webhooksecret",
+        "your-secret",
+        "your-webhook-secret",
+        "your-secret-here",
+        "your-webhook-secret-here",
+        "your-api-key",
+        "your-key",
+        "your-key-here",
+        "your_api_key",
+        "your-token",
+        "sk-xxx",
+        "sk-...",
+        "test",
+        "token",
+        "example",
+    }
+)
+_MIN_SECRET = 16
+# https://platform.kimi.ai/docs: the one path under which each host speaks the OpenAI protocol.
+_BASE_PATHS = {"api.moonshot.ai": "/v1", "api.moonshot.cn": "/v1", "api.kimi.com": "/coding/v1"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine and no other."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checks(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:
+    """What holds between settings and for `role`. A setting that was refused already is not judged again."""
+    yield from _url_problems(settings, rejected)
+    yield from _secret_problems(settings)
+    yield from _provider_problems(settings, role)
+    yield from _deadline_problems(settings, rejected)
+    yield from _github_problems(settings, role, rejected)
+    if role in (Role.API, Role.WORKER, Role.UPKEEP) and settings.redis_url is None:
+        yield "REDIS_URL: is not set. Write redis://HOST:6379/0, or start everything on one machine with `serve`."
+
+
+def _url_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]:
+    for field in ("api_openai_force_base_url", "fallback_openai_base_url", "github_api_url", "github_url"):
+        url = getattr(settings, field)
+        if url and field not in rejected:
+            yield from _url_problem(field.upper(), url, settings.allow_insecure_hosts)
+    if settings.redis_url is not None:
+        scheme = urlsplit(settings.redis_url.get_secret_value()).scheme
+        if scheme not in ("redis", "rediss", "unix", "redis+socket"):
+            yield "REDIS_URL: is not a Redis URL. Write redis://HOST:6379/0, rediss://… for TLS, or unix:///PATH."
+
+
+def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https"):
+        yield f"{name}: is not an http(s) URL. Write https://HOST/PATH."
+        return
+    if parts.username is not None or parts.query or parts.fragment:
+        yield f"{name}: holds a login, a query or a fragment. Write scheme, host and path only."
+    if parts.scheme == "http" and not is_loopback(host) and host not in insecure:
+        yield (
+            f"{name}: http:// would send the key in the clear. Write https://,"
+            f" or name the host in ALLOW_INSECURE_HOSTS if that network is trusted."
+        )
+    path = parts.path.rstrip("/")
+    if name.endswith("BASE_URL") and path.endswith(("/chat/completions", "/completions", "/models", "/messages")):
+        yield f"{name}: names an endpoint, not the base. Write the URL up to and including /v1."
+    elif name.endswith("BASE_URL") and host in _BASE_PATHS and path != _BASE_PATHS[host]:
+        yield f"{name}: lacks the path under which {host} answers. Write https://{host}{_BASE_PATHS[host]}."
+    elif name.endswith("BASE_URL") and host in ("platform.moonshot.ai", "platform.kimi.ai", "kimi.com", "moonshot.ai"):
+        yield f"{name}: is a web page, not the API. Write https://api.moonshot.ai/v1."
+
+
+def _secret_problems(settings: Settings) -> Iterator[str]:
+    for field, value in settings:
+        if not isinstance(value, SecretStr) or field in ("github_app_private_key", "redis_url", "redis_password"):
+            continue
+        name, text = field.upper(), value.get_secret_value()
+        if text[0] in "\"'" or text[-1] in "\"'":
+            yield f"{name}: has quotation marks as part of its value. Write it without them."
+        elif not text.isascii() or not text.isprintable() or any(mark.isspace() for mark in text):
+            yield f"{name}: holds a blank or a character that no key has. Copy it again."
+        elif text.lower() in _WELL_KNOWN:
+            yield f"{name}: is a placeholder that everybody knows. Write your own."
+        elif field in ("github_webhook_secret", "api_token") and len(text) < _MIN_SECRET:
+            yield f"{name}: is shorter than {_MIN_SECRET} characters. Make one with: openssl rand -hex 32"
+        elif field in ("github_webhook_secret", "api_token") and len(set(text)) < 5:
+            yield f"{name}: repeats a few characters, so it can be guessed. Make one with: openssl rand -hex 32"
+
+
+def _provider_problems(settings: Settings, role: Role) -> Iterator[str]:
+    host = urlsplit(settings.api_openai_force_base_url).hostname or ""
+    needs_key = role in (Role.SERVE, Role.WORKER, Role.REVIEW, Role.CHECK)
+    if needs_key and settings.api_open_ai_api_key is None and not is_loopback(host):
+        yield (
+            "API_OPEN_AI_API_KEY: is not set. Make a key at https://platform.moonshot.ai"
+            " and write it here; `kimi-review demo` needs none."
+        )
+    fallback = {
+        "FALLBACK_LLM_PROVIDER_MODEL": settings.fallback_llm_provider_model,
+        "FALLBACK_OPENAI_BASE_URL": settings.fallback_openai_base_url,
+        "FALLBACK_API_KEY": settings.fallback_api_key,
+    }
+    if any(fallback.values()):
+        for name, value in fallback.items():
+            if not value:
+                yield f"{name}: is not set, though the other FALLBACK_ settings are. Set all three, or none."
+
+
+def _deadline_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]:
+    """Each wait ends before the one around it, else the outer one cuts the inner off and its error is lost."""
+    order = (
+        ("llm_first_byte_timeout_s", "llm_total_timeout_s"),
+        ("llm_idle_timeout_s", "llm_total_timeout_s"),
+        ("llm_total_timeout_s", "job_deadline_s"),
+        ("job_deadline_s", "queue_visibility_timeout_s"),
+        ("job_lease_s", "job_deadline_s"),
+    )
+    for inner, outer in order:
+        if not {inner, outer} & rejected and getattr(settings, inner) >= getattr(settings, outer):
+            yield f"{inner.upper()}: must be less than {outer.upper()}. Lower the one or raise the other."
+    output, window = settings.llm_max_output_tokens, settings.llm_context_tokens
+    if output is not None and window is not None and output >= window:
+        yield "LLM_MAX_OUTPUT_TOKENS: leaves no room for input in LLM_CONTEXT_TOKENS. Lower the one or raise the other."
+
+
+def _github_problems(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:
+    has_app = settings.github_app_id is not None or "github_app_id" in rejected
+    if has_app != (settings.github_app_private_key is not None):
+        missing = "GITHUB_APP_PRIVATE_KEY" if has_app else "GITHUB_APP_ID"
+        yield f"{missing}: is not set, though its counterpart is. An app needs id and private key."
+    elif has_app and settings.github_token is not None:
+        yield "GITHUB_TOKEN: is set, and GITHUB_APP_ID too. Keep one way to log in."
+    key = settings.github_app_private_key
+    if key is not None and "-----BEGIN" not in key.get_secret_value():
+        yield "GITHUB_APP_PRIVATE_KEY: is no PEM text. Write all of it, or its path as GITHUB_APP_PRIVATE_KEY_FILE."
+    if role in (Role.SERVE, Role.WORKER, Role.UPKEEP) and not settings.has_github and not has_app:
+        yield "GITHUB_TOKEN: is not set, so no forge can be reached. Write one, or GITHUB_APP_ID and its private key."
+    if role in (Role.SERVE, Role.API) and settings.github_webhook_secret is None:
+        yield (
+            "GITHUB_WEBHOOK_SECRET: is not set, so no delivery could be trusted. Make one with: openssl rand -hex 32;"
+            " write it here and into the webhook's form at GitHub."
+        )
