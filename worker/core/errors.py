@@ -3,6 +3,7 @@
     ReviewError
     ├── ConfigurationError        the operator changes a setting; exit 78, no retry
     ├── BadInput                  the caller changes the call; exit 2, HTTP 400
+    ├── NotSigned                 the caller did not prove who it is; HTTP 401, counted by reason
     ├── Transient                 the same call again, later (`core/retry.py` says when)
     │   ├── Unreachable           no answer: DNS, TLS hang, reset, time-out, 5xx, gateway HTML
     │   ├── Overloaded            the other side has no capacity for anybody
@@ -54,6 +55,14 @@ class ConfigurationError(ReviewError):
 
 class BadInput(ReviewError):
     """The caller asked for something that cannot be: a missing range, bytes that are no diff."""
+
+
+class NotSigned(ReviewError):
+    """`reason` is one of a few fixed words, fit for a counter's label: "missing", "wrong", "malformed"."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Transient(ReviewError):
