@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from worker.core.errors import ConfigurationError
+
+MIN_FACTOR: Final = 1.0
+MAX_FACTOR: Final = 1.6
+DEFAULT_CHUNK_TOKENS: Final = 20_000
+WIDE_WINDOW_TOKENS: Final = 200_000
+"""From here on a window can spare a quarter for the answer; below, a fifth."""
+WIDE_OUTPUT_TOKENS: Final = 50_000
+"""What the answer gets at least in a wide window: reasoning counts against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +23,11 @@ class Prices:
     input: float
     cached_input: float
     output: float
+
+    def cost_usd(self, *, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
+        """What a request costs; `input_tokens` includes the cached ones, as in `Usage`."""
+        fresh = max(0, input_tokens - cached_tokens)
+        return (fresh * self.input + cached_tokens * self.cached_input + output_tokens * self.output) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +63,53 @@ class Budget:
     def input_tokens(self) -> int:
         """The most that any request's input may take."""
         return self.window_tokens - self.output_tokens
+
+
+def budget_for(
+    model: ModelInfo,
+    *,
+    chunk_tokens: int | None = None,
+    window_tokens: int | None = None,
+    output_tokens: int | None = None,
+    token_factor: float | None = None,
+) -> Budget:
+    """Share out the window of `model`; what is not None overrules the catalogue.
+
+    Raises `ConfigurationError` when nothing would be left for the input.
+    """
+    window = window_tokens or model.window_tokens
+    share = output_tokens or _output_share(window, model.max_output_tokens)
+    if share >= window:
+        raise ConfigurationError(
+            [
+                f"LLM_MAX_OUTPUT_TOKENS: {share:,} leaves nothing of the {window:,} tokens that {model.name} can hold;"
+                " set it lower, or LLM_CONTEXT_TOKENS higher."
+            ]
+        )
+    factor = clamped_factor(model.token_factor if token_factor is None else token_factor)
+    return Budget(window, share, factor, chunk_tokens or DEFAULT_CHUNK_TOKENS)
+
+
+def _output_share(window: int, max_output: int) -> int:
+    if window < WIDE_WINDOW_TOKENS:
+        return max(1, min(max_output, window // 5))
+    return min(max_output, max(WIDE_OUTPUT_TOKENS, window // 4))
+
+
+def clamped_factor(factor: float) -> float:
+    """`factor` within what is believed of any tokenizer compared with o200k."""
+    return min(MAX_FACTOR, max(MIN_FACTOR, factor))
+
+
+def learn(factor: float, *, estimated: int, actual: int) -> float:
+    """The token factor after a request of `estimated` o200k tokens was billed as `actual` input tokens.
+
+    Rises at once to three quarters of the way, since a factor that is too small overflows windows;
+    sinks by a tenth, since one that is too large only costs room. Requests too small to tell are
+    ignored: their fixed overhead outweighs the text.
+    """
+    if estimated < 500 or actual <= 0:
+        return clamped_factor(factor)
+    seen = clamped_factor(actual / estimated)
+    weight = 0.75 if seen > factor else 0.1
+    return clamped_factor(factor + weight * (seen - factor))
