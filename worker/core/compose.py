@@ -45,8 +45,9 @@ def locate(chunk: Chunk, claim: Claim) -> Finding:
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
     """Keep one of those that say the same about the same lines: the worst, else the first."""
-    kept: list[Finding] = []
+    by_path: dict[str, list[Finding]] = {}
     for finding in findings:
+        kept = by_path.setdefault(finding.path, [])
         for index, other in enumerate(kept):
             if _says_the_same(finding, other):
                 if finding.severity.rank < other.severity.rank:
@@ -54,12 +55,10 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
                 break
         else:
             kept.append(finding)
-    return kept
+    return [finding for kept in by_path.values() for finding in kept]
 
 
 def _says_the_same(one: Finding, other: Finding) -> bool:
-    if one.path != other.path:
-        return False
     if one.fingerprint == other.fingerprint and (one.anchor == other.anchor or None in (one.anchor, other.anchor)):
         return True
     return _overlap(one, other) and _alike(one.title, other.title) >= _SAME_TITLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -21,7 +21,7 @@ from worker.core.finding import Claim
 from worker.core.planning.plan import Chunk
 from worker.core.report import Usage
 from worker.ports import Flow, Model
-from worker.review.records import SavedAnswer
+from worker.review.records import UNIT, SavedAnswer
 
 log = structlog.get_logger()
 
@@ -121,7 +121,7 @@ class _Run:
 
     async def step(self, chunk: Chunk) -> tuple[Chunk, ...]:
         """Settle one chunk, or return the smaller ones that take its place."""
-        name = f"unit:{chunk.id}"
+        name = f"{UNIT}{chunk.id}"
         if (record := self.saved.get(name)) is not None:
             return self.replay(chunk, SavedAnswer.load(record))
         if self.is_out_of_budget:
@@ -184,5 +184,5 @@ class _Run:
         if saved.was_split:
             return self.workshop.split(chunk)
         answer = saved.answer()
-        self.analysis.answered(chunk, read_findings(answer.text).claims, replace(answer))
+        self.analysis.answered(chunk, read_findings(answer.text).claims, answer)
         return ()

@@ -34,6 +34,10 @@ class SavedAnswer:
     def split(cls) -> SavedAnswer:
         return cls(was_split=True)
 
+    def as_inherited(self) -> SavedAnswer:
+        """The same answer in another job, which did not pay for it."""
+        return SavedAnswer(text=self.text, model=self.model, notes=self.notes, was_split=self.was_split)
+
     def answer(self) -> Answer:
         return Answer(text=self.text, model=self.model, usage=self.usage, notes=self.notes)
 
@@ -44,6 +48,9 @@ class SavedAnswer:
     def load(cls, record: bytes) -> SavedAnswer:
         return _ANSWER.validate_python(json.loads(record))
 
+
+UNIT = "unit:"
+"""What the name of a chunk's checkpoint starts with; the chunk's id follows."""
 
 REPORT = "report"
 """The checkpoint that holds the finished report."""
