@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -61,6 +61,8 @@ def _split(value: object) -> object:
 Globs = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Comma separated; `*` matches anything, slashes too."""
 BaseUrl = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
+Pem = Annotated[SecretStr, BeforeValidator(lambda text: text.replace("\\n", "\n") if isinstance(text, str) else text)]
+"""One line in an environment file, many in a file of its own."""
 Thinking = Literal["default", "off", "low", "medium", "high"]
 
 
@@ -161,7 +163,7 @@ class GitHubSettings(_Group):
         default=None, description="Fine-grained token: contents read, pull requests read and write."
     )
     github_app_id: int | None = Field(default=None, ge=1, description="Id of the GitHub App, in place of a token.")
-    github_app_private_key: SecretStr | None = Field(default=None, description="PEM; line ends may be written as \\n.")
+    github_app_private_key: Pem | None = Field(default=None, description="PEM; line ends may be written as \\n.")
     github_webhook_secret: SecretStr | None = Field(
         default=None, description="At least 16 characters, the same as in the webhook's form: openssl rand -hex 32."
     )
@@ -239,8 +241,8 @@ class Settings(
         """`redis_url` with `redis_password` in it; None where the embedded Redis is meant."""
         if self.redis_url is None or self.redis_password is None:
             return self.redis_url
-        parts = urlsplit(self.redis_url.get_secret_value())
-        if parts.password is not None or not parts.hostname:
+        parts = _parts(self.redis_url.get_secret_value())
+        if parts is None or parts.password is not None or not parts.hostname:
             return self.redis_url
         login = f"{parts.username or ''}:{quote(self.redis_password.get_secret_value(), safe='')}"
         return SecretStr(urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}")))
@@ -256,8 +258,9 @@ class Settings(
         """Every secret value, for the redactor alone."""
         values = [value for _, value in self if isinstance(value, SecretStr)]
         plain = [value.get_secret_value() for value in values]
-        if self.redis_url is not None and (password := urlsplit(self.redis_url.get_secret_value()).password):
-            plain.append(password)
+        parts = _parts(self.redis_url.get_secret_value()) if self.redis_url else None
+        if parts is not None and parts.password:
+            plain.append(parts.password)
         return tuple(value for value in plain if value)
 
     def allows_repository(self, repository: str) -> bool:
@@ -302,6 +305,16 @@ def example() -> str:
 # ------------------------------------------------------------------------------------ reading
 
 
+def _parts(url: str) -> SplitResult | None:
+    """None for what cannot be taken apart: a port that is no number, half an IPv6 address."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
 def _default_home() -> Path:
     data = os.environ.get("XDG_DATA_HOME", "").strip()
     return (Path(data) if data else Path.home() / ".local" / "share") / "kimi-review"
@@ -313,7 +326,9 @@ def _names() -> Iterator[tuple[str, str]]:
 
 
 def _is_secret(field: str) -> bool:
-    return SecretStr in get_args(Settings.model_fields[field].annotation)
+    return any(
+        kind is SecretStr or SecretStr in get_args(kind) for kind in get_args(Settings.model_fields[field].annotation)
+    )
 
 
 def _shown_default(field: str) -> str:
@@ -481,21 +496,17 @@ def _url_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]
         if url and field not in rejected:
             yield from _url_problem(field.upper(), url, settings.allow_insecure_hosts)
     if settings.redis_url is not None:
-        scheme = urlsplit(settings.redis_url.get_secret_value()).scheme
-        if scheme not in ("redis", "rediss", "unix", "redis+socket"):
+        parts = _parts(settings.redis_url.get_secret_value())
+        if parts is None or parts.scheme not in ("redis", "rediss", "unix", "redis+socket"):
             yield "REDIS_URL: is not a Redis URL. Write redis://HOST:6379/0, rediss://… for TLS, or unix:///PATH."
 
 
 def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str]:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https"):
+    parts = _parts(url)
+    if parts is None or not parts.hostname or parts.scheme not in ("http", "https"):
         yield f"{name}: is not an http(s) URL. Write https://HOST/PATH."
         return
+    host = parts.hostname
     if parts.username is not None or parts.query or parts.fragment:
         yield f"{name}: holds a login, a query or a fragment. Write scheme, host and path only."
     if parts.scheme == "http" and not is_loopback(host) and host not in insecure:
@@ -530,7 +541,8 @@ def _secret_problems(settings: Settings) -> Iterator[str]:
 
 
 def _provider_problems(settings: Settings, role: Role) -> Iterator[str]:
-    host = urlsplit(settings.api_openai_force_base_url).hostname or ""
+    parts = _parts(settings.api_openai_force_base_url)
+    host = parts.hostname or "" if parts else ""
     needs_key = role in (Role.SERVE, Role.WORKER, Role.REVIEW, Role.CHECK)
     if needs_key and settings.api_open_ai_api_key is None and not is_loopback(host):
         yield (
