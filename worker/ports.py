@@ -67,6 +67,8 @@ class Cost:
 
     input_tokens: int
     output_cap_tokens: int
+    worst_usd: float | None = None
+    """The most it can cost: nothing cached, the cap used up. None when the price is not known: then no budget holds."""
 
     @property
     def tokens(self) -> int:
@@ -165,6 +167,10 @@ class Remote:
     url: str
     authorization: str | None = field(default=None, repr=False)
     """Value of the Authorization header."""
+    head_ref: str = ""
+    """Full name of the ref that follows the change's head; empty: `refs/pull/<number>/head`."""
+    base_ref: str = ""
+    """Full name of the ref the change shall go into; empty: `refs/heads/<base branch>`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""What a failed fetch means: git's words on stderr → our errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from worker.core.errors import (
+    NotAuthorised,
+    NotFound,
+    RateLimited,
+    ReviewError,
+    Transient,
+    Unreachable,
+    WrongEndpoint,
+)
+
+_Make = Callable[[str], ReviewError]
+
+# In order; the first that is found in git's errors (LC_ALL=C) decides. HTTP statuses are told by libcurl's
+# sentence, and 401 by git's attempt to ask for a user name.
+_MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
+    (
+        re.compile(r"No space left on device|Disk quota exceeded"),
+        Transient,
+        "The disk is full. Free space where KIMI_REVIEW_HOME lies; what was half fetched has been removed.",
+    ),
+    (
+        re.compile(r"returned error: 401|could not read Username|could not read Password|Authentication failed"),
+        NotAuthorised,
+        "The token was not accepted (401). Check that it is valid and may read the repository's contents.",
+    ),
+    (
+        re.compile(r"returned error: 403"),
+        NotAuthorised,
+        "Access was refused (403). Check that the token may read the repository's contents.",
+    ),
+    (
+        re.compile(r"returned error: 429"),
+        RateLimited,
+        "The forge limits how often it is read (429).",
+    ),
+    (
+        re.compile(r"returned error: 404|repository '.*' not found|couldn't find remote ref"),
+        NotFound,
+        "The repository or the change's ref is not there, or the token may not see it (404).",
+    ),
+    (
+        re.compile(r"returned error: 3\d\d|unable to update url base from redirection"),
+        WrongEndpoint,
+        "The address redirects, and a token follows no redirect. Set the forge's URL to its final address.",
+    ),
+    (
+        re.compile(r"[Cc]ertificate|SSL|TLS|gnutls|schannel"),
+        WrongEndpoint,
+        "The TLS connection was not trusted. Check the forge's URL, and GIT_SSL_CAINFO for a private authority.",
+    ),
+    (
+        re.compile(r"not valid: is this a git repository|invalid server response|transport '.*' not allowed"),
+        WrongEndpoint,
+        "What answered is not a git server. Check the forge's URL.",
+    ),
+    (
+        re.compile(r"Could not resolve host|Could not resolve proxy"),
+        Unreachable,
+        "The host's name could not be resolved.",
+    ),
+    (
+        re.compile(r"Failed to connect|Couldn't connect|Connection refused|Connection timed out"),
+        Unreachable,
+        "No connection could be made.",
+    ),
+    (
+        re.compile(
+            r"returned error: 5\d\d|Empty reply|Recv failure|early EOF|RPC failed|unexpected disconnect|hung up"
+            r"|Connection reset|unexpected flush|bad line length|invalid index-pack output|index-pack failed"
+        ),
+        Unreachable,
+        "The connection broke before everything had come.",
+    ),
+)
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+
+
+def fetch_failed(errors: str, *, what: str, secret: str | None = None) -> ReviewError:
+    """The error for a fetch that ended with `errors` on stderr. `what` names the remote, without a token."""
+    for pattern, make, sentence in _MEANINGS:
+        if pattern.search(errors):
+            return make(f"git could not read {what}: {sentence}")
+    return Transient(f"git could not read {what}: {last_words(errors, secret=secret)}")
+
+
+def last_words(errors: str, *, secret: str | None = None) -> str:
+    """git's own last `fatal:` or `error:` line, short, without control characters and without `secret`.
+
+    Lines a server sent (`remote: …`) are not repeated: they are a stranger's words.
+    """
+    own = [row for row in re.split(r"[\r\n]+", errors) if row.startswith(("fatal:", "error:"))]
+    words = own[-1] if own else "it gave no reason"
+    if secret:
+        for part in (secret, secret.split()[-1]):
+            words = words.replace(part, "***")
+    return _CONTROLS.sub(" ", words)[:300]

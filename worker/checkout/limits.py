@@ -1,0 +1,30 @@
+"""How much a checkout may take of time, disk and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutLimits:
+    """Every bound ends in an error or a named gap, never in silence."""
+
+    fetch_total_s: float = 900.0
+    fetch_idle_s: float = 60.0
+    """Seconds without a sign of life from the other side."""
+    read_total_s: float = 120.0
+    """For what git computes from objects that are here: a diff, a search."""
+    lock_wait_s: float = 900.0
+    """How long a fetch waits for another worker's fetch into the same mirror."""
+    fetch_bytes: int = 2_000_000_000
+    """What one fetch may add to a mirror."""
+    diff_bytes: int = 100_000_000
+    """Of diff text held in memory; what lies beyond is named in `Snapshot.cut`."""
+    blob_bytes: int = 10_000_000
+    """Larger blobs are not fetched once the blobs of a change together exceed `fetch_bytes`."""
+    search_blob_bytes: int = 500_000
+    """Larger blobs are not fetched for searching: sources are smaller."""
+    mirrors_bytes: int = 20_000_000_000
+    """All mirrors together; the least recently used go first."""
+    context_lines: int = 3
+    """Unchanged lines around a hunk. Forges take comments within three lines of a change, so more is for reading."""

@@ -1,0 +1,237 @@
+"""Running git: the one place where a git process is started, hardened and bounded."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from git.cmd import Git
+from git.exc import GitCommandNotFound
+
+from worker.core.errors import ConfigurationError
+
+# What git may inherit: where programs are, how the network is left, which authorities are trusted. All
+# else (GIT_*, keys, tokens) stays behind.
+INHERITED = frozenset(
+    {"PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
+    | {f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")}
+    | {f"{scheme}_PROXY" for scheme in ("HTTPS", "ALL", "NO")}
+)
+
+# Nothing of a change, of the user or of the machine configures git. HOME is no directory, so that neither
+# .gitconfig nor .netrc can be there; replace refs and grafts are somebody's view, not the objects.
+ENVIRONMENT: Mapping[str, str] = {
+    "HOME": os.devnull,
+    "XDG_CONFIG_HOME": os.devnull,
+    "LC_ALL": "C",
+    "LANGUAGE": "C",
+    "TZ": "UTC",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "SSH_ASKPASS": "",
+    "GIT_SSH_COMMAND": "false",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+
+# Given on the command line, where they win over whatever a repository's own configuration says.
+HARDENING: Sequence[tuple[str, str]] = (
+    ("core.hooksPath", os.devnull),
+    ("core.attributesFile", os.devnull),
+    ("core.excludesFile", os.devnull),
+    ("core.fsmonitor", "false"),
+    ("core.untrackedCache", "false"),
+    ("core.quotePath", "true"),
+    ("core.pager", "cat"),
+    ("core.askPass", ""),
+    # Larger blobs are never held in memory or compared line by line: git calls them binary.
+    ("core.bigFileThreshold", "50m"),
+    ("credential.helper", ""),
+    ("http.followRedirects", "false"),
+    ("http.cookieFile", ""),
+    ("http.saveCookies", "false"),
+    ("protocol.version", "2"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("fetch.writeCommitGraph", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("transfer.fsckObjects", "false"),
+    ("safe.directory", "*"),
+    ("advice.detachedHead", "false"),
+    ("pack.threads", "2"),
+    # A commit graph or bitmap of a stranger's repository is a cache that may lie; ours has none.
+    ("core.commitGraph", "false"),
+)
+
+_POLL_S = 0.25
+_READ_BYTES = 1 << 16
+_STDERR_BYTES = 1 << 16
+
+
+class TimedOut(Exception):
+    """git was killed: it ran for longer than its total deadline, or was silent for longer than its idle one."""
+
+
+class OutputTooLong(Exception):
+    """git was killed: it wrote more than its limit. `output` is what had come, of the limit's length."""
+
+    def __init__(self, output: bytes) -> None:
+        super().__init__("git wrote more than its limit")
+        self.output = output
+
+
+class Cancelled(Exception):
+    """git was killed because nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one git process may take. `check` is called a few times a second and may raise to end it."""
+
+    total_s: float
+    idle_s: float | None = None
+    """Seconds without a byte on either stream; for commands that report progress."""
+    output_bytes: int = 64_000_000
+    check: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a git process ended. `errors` is the end of stderr."""
+
+    code: int
+    output: bytes
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class GitRunner:
+    """Starts git in one directory. `secrets` is configuration that travels in the environment alone."""
+
+    directory: Path
+    protocols: str = "none"
+    """Transports that git may use, colon separated; "none" is none."""
+    config: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    is_git_dir: bool = True
+    """False where `directory` lies within a work tree and git shall find the repository."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, arguments: Sequence[str], *, bounds: Bounds, stdin: bytes = b"") -> Finished:
+        """Run `git <arguments>` to its end, whatever its exit code.
+
+        Raises `TimedOut`, `OutputTooLong`, `Cancelled`, and whatever `bounds.check` raises; git and its
+        children are dead then. Raises `ConfigurationError` when there is no git.
+        """
+        command = [*self._unset(), "git", *self._options(), *arguments]
+        with tempfile.TemporaryFile() as source:
+            source.write(stdin)
+            source.seek(0)
+            try:
+                # GitPython starts the process; its own group lets helpers (git-remote-https) be ended with it.
+                started = Git(self.directory).execute(
+                    command,
+                    istream=source,
+                    as_process=True,
+                    env=self._environment(),
+                    start_new_session=True,
+                )
+            except GitCommandNotFound as error:
+                raise ConfigurationError(["git was not found: install git 2.36 or newer."]) from error
+        process = started.proc
+        if process is None:
+            raise RuntimeError("GitPython gave no process")
+        try:
+            return _attend(process, bounds, self.cancelled)
+        finally:
+            _end(process)
+
+    def _options(self) -> list[str]:
+        options = ["--no-pager"]
+        if self.is_git_dir:
+            options.append(f"--git-dir={self.directory}")
+        for key, value in (*HARDENING, *self.config):
+            options += ["-c", f"{key}={value}"]
+        return options
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(ENVIRONMENT)
+        environment["GIT_ALLOW_PROTOCOL"] = self.protocols
+        if self.secrets:
+            environment["GIT_CONFIG_COUNT"] = str(len(self.secrets))
+            for index, (key, value) in enumerate(self.secrets):
+                environment[f"GIT_CONFIG_KEY_{index}"] = key
+                environment[f"GIT_CONFIG_VALUE_{index}"] = value
+        return environment
+
+    def _unset(self) -> list[str]:
+        """`env -u NAME …` for all that git must not inherit: GitPython hands on our whole environment."""
+        kept = INHERITED | self._environment().keys()
+        unset: list[str] = ["env"]
+        for name in sorted(os.environ):
+            if name not in kept:
+                unset += ["-u", name]
+        return unset
+
+
+def _attend(process: subprocess.Popen[bytes], bounds: Bounds, cancelled: threading.Event) -> Finished:
+    """Read both streams until they end, within `bounds`."""
+    output: list[bytes] = []
+    errors = b""
+    size = 0
+    started = heard = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(_POLL_S)
+            now = time.monotonic()
+            for key, _ in ready:
+                heard = now
+                block = os.read(key.fd, _READ_BYTES)
+                if not block:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
+                    output.append(block)
+                    size += len(block)
+                else:
+                    errors = (errors + block)[-_STDERR_BYTES:]
+            if size > bounds.output_bytes:
+                raise OutputTooLong(b"".join(output)[: bounds.output_bytes])
+            if cancelled.is_set():
+                raise Cancelled("nobody waits for git any more")
+            if now - started > bounds.total_s:
+                raise TimedOut(f"git ran for more than {bounds.total_s:g} s")
+            if bounds.idle_s is not None and now - heard > bounds.idle_s:
+                raise TimedOut(f"git heard nothing for {bounds.idle_s:g} s")
+            if bounds.check is not None:
+                bounds.check()
+    code = process.wait()
+    return Finished(code, b"".join(output), errors.decode("utf-8", "replace"))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing behind of a process that may still run: not it, not its children, not our pipes."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+        process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()

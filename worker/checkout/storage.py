@@ -1,0 +1,129 @@
+"""The mirror's folder on disk: its locks, its leftovers, its size."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.checkout.process import Cancelled, Finished
+from worker.core.errors import Transient
+
+_LOCK_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorFolder:
+    """One bare repository and, beside it, its two lock files: `.use` (readers share it), `.fetch` (one writer)."""
+
+    path: Path
+
+    @property
+    def use_lock(self) -> Path:
+        return self.path.with_suffix(".use")
+
+    @property
+    def fetch_lock(self) -> Path:
+        return self.path.with_suffix(".fetch")
+
+    @contextmanager
+    def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[None]:
+        """The right to write into the mirror. Raises `Transient` when another worker keeps it for `wait_s`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        give_up = time.monotonic() + wait_s
+        with self.fetch_lock.open("ab") as lock:
+            while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+                if cancelled.is_set():
+                    raise Cancelled("nobody waits for the mirror any more")
+                if time.monotonic() > give_up:
+                    raise Transient(f"Another worker has been fetching into {self.path.name} for {wait_s:g} s.")
+                time.sleep(_LOCK_POLL_S)
+            yield
+
+    def create(self, git: Callable[[list[str]], Finished]) -> None:
+        """Make the bare repository if it is not there: no template, so no hooks and no attributes."""
+        if (self.path / "HEAD").exists() and (self.path / "objects").is_dir():
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(parents=True)
+        done = git(["init", "--quiet", "--bare", "--template=", "--initial-branch=nothing"])
+        if done.code != 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise Transient(f"The mirror {self.path.name} could not be made. Check space and rights of its folder.")
+
+    def sweep(self) -> None:
+        """Remove what a killed fetch left. Only under the fetch lock: then nobody else writes here."""
+        for pattern in (
+            "*.lock",
+            "refs/**/*.lock",
+            "objects/pack/tmp_*",
+            "objects/pack/*.lock",
+            "objects/??/tmp_obj_*",
+        ):
+            for leftover in self.path.glob(pattern):
+                leftover.unlink(missing_ok=True)
+        for quarantine in self.path.glob("objects/tmp_objdir-*"):
+            shutil.rmtree(quarantine, ignore_errors=True)
+
+    def size_bytes(self) -> int:
+        """Of the object database, where all growth is."""
+        return _size_bytes(self.path / "objects")
+
+
+@contextmanager
+def hold_shared(mirror: MirrorFolder) -> Iterator[None]:
+    """Keep the mirror from being trimmed while somebody reads it, and mark it as used now."""
+    mirror.path.parent.mkdir(parents=True, exist_ok=True)
+    with mirror.use_lock.open("ab") as lock:
+        # Only a trim holds it alone, and for no longer than a directory takes to be renamed.
+        fcntl.flock(lock.fileno(), fcntl.LOCK_SH)
+        os.utime(mirror.use_lock)
+        yield
+
+
+def trim(folder: Path, limit_bytes: int) -> None:
+    """Remove mirrors that nobody holds, least recently used first, until all together fit `limit_bytes`."""
+    mirrors = [MirrorFolder(path) for path in folder.glob("*.git")]
+    sizes = {mirror: mirror.size_bytes() for mirror in mirrors}
+    total = sum(sizes.values())
+    for mirror in sorted(mirrors, key=_last_use):
+        if total <= limit_bytes:
+            return
+        with mirror.use_lock.open("ab") as lock:
+            if not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+                continue
+            shutil.rmtree(mirror.path, ignore_errors=True)
+            total -= sizes[mirror]
+
+
+def _last_use(mirror: MirrorFolder) -> float:
+    try:
+        return mirror.use_lock.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _size_bytes(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).stat(follow_symlinks=False).st_size
+            except FileNotFoundError:
+                # A fetch renames its temporary files when it is done.
+                continue
+    return total
