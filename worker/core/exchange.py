@@ -47,3 +47,7 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     notes: tuple[str, ...] = ()
     """What had to be changed to get it: "dropped parameter thinking"."""
+
+
+STANDIN_MODEL = "standin-no-model"
+"""The model id under which the demo's stand-in answers, so that nobody takes it for a model."""
