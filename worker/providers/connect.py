@@ -1,0 +1,37 @@
+"""An endpoint → the adapter that speaks its API."""
+
+from __future__ import annotations
+
+from worker.core.model_info import ModelInfo
+from worker.ports import Clock, Throttle
+from worker.providers.anthropic import AnthropicModel
+from worker.providers.endpoint import Endpoint
+from worker.providers.openai_compatible import OpenAICompatibleModel
+from worker.providers.remote import Deadlines, RemoteModel, Wishes
+from worker.providers.table import Dialect
+
+ADAPTERS: dict[Dialect, type[RemoteModel]] = {"openai": OpenAICompatibleModel, "anthropic": AnthropicModel}
+
+
+def connect(
+    endpoint: Endpoint,
+    *,
+    info: ModelInfo,
+    throttle: Throttle,
+    clock: Clock,
+    wishes: Wishes | None = None,
+    deadlines: Deadlines | None = None,
+    use_env_proxies: bool = False,
+    is_standin: bool = False,
+) -> RemoteModel:
+    """The model at `endpoint`, ready to be asked; nothing is sent yet. `info` describes `endpoint.model`."""
+    return ADAPTERS[endpoint.dialect](
+        endpoint,
+        info=info,
+        throttle=throttle,
+        clock=clock,
+        wishes=wishes,
+        deadlines=deadlines,
+        use_env_proxies=use_env_proxies,
+        is_standin=is_standin,
+    )
