@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -131,6 +130,7 @@ class ReviewSettings(_Group):
     """What is reviewed, and how much is said"""
 
     review_drafts: bool = Field(default=False, description="Review changes that are marked as draft.")
+    review_forks: bool = Field(default=True, description="Review changes that come from a fork.")
     review_include: Globs = Field(
         default=(), description="Path globs, comma separated; when set, nothing else is reviewed."
     )
@@ -172,7 +172,7 @@ class GitHubSettings(_Group):
     )
     github_url: BaseUrl = Field(default="https://github.com", description="Where git finds the repositories.")
     github_repositories: Globs = Field(
-        default=(), description="Repositories that are reviewed, as globs: acme/*; empty: all that the token reaches."
+        default=("*/*",), description="Globs of the repositories that are reviewed, comma separated: acme/*,other/one."
     )
 
 
@@ -263,11 +263,6 @@ class Settings(
             plain.append(parts.password)
         return tuple(value for value in plain if value)
 
-    def allows_repository(self, repository: str) -> bool:
-        """Whether `owner/name` is on the list of repositories that are reviewed; upper and lower case are one."""
-        globs = self.github_repositories
-        return not globs or any(fnmatchcase(repository.lower(), glob.lower()) for glob in globs)
-
 
 def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path | None = Path(".env")) -> Settings:
     """Read the settings for `role` from `environ` (the process's own when None) and the file `dotenv`.
@@ -335,10 +330,12 @@ def _shown_default(field: str) -> str:
     if field == "kimi_review_home":  # depends on the user, so the example leaves it to the program
         return ""
     default = Settings.model_fields[field].get_default(call_default_factory=True)
-    if default is None or default == ():
+    if default is None:
         return ""
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, dict):
         return json.dumps(default)
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -280,14 +280,6 @@ def test_only_settings_that_alter_the_result_alter_its_hash() -> None:
     assert settings(API_LLM_PROVIDER_MODEL="kimi-k3").result_hash != settings().result_hash
 
 
-def test_the_repository_list_takes_globs() -> None:
-    read = settings(GITHUB_REPOSITORIES="acme/*,other/one")
-    assert read.allows_repository("Acme/api")
-    assert read.allows_repository("other/one")
-    assert not read.allows_repository("other/two")
-    assert settings().allows_repository("any/thing")
-
-
 def test_the_example_file_is_what_the_settings_say(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8")
     assert text == example()
