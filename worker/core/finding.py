@@ -22,6 +22,22 @@ class Severity(StrEnum):
         return list(Severity).index(self)
 
 
+CATEGORIES = (
+    "bug",
+    "security",
+    "data-loss",
+    "concurrency",
+    "performance",
+    "resource-leak",
+    "error-handling",
+    "compatibility",
+    "api",
+    "test",
+    "other",
+)
+"""The closed list of what a finding may be about; what is none of them is "other"."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One item of an answer, as the model wrote it, types checked and nothing else."""
