@@ -224,6 +224,8 @@ class Posted:
 
     has_summary: bool = False
     fingerprints: frozenset[str] = frozenset()
+    earlier: frozenset[str] = frozenset()
+    """Fingerprints we posted for other heads of the change, and not for this one."""
 
 
 class Forge(Protocol):
@@ -231,6 +233,10 @@ class Forge(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def comments_per_post(self) -> int:
+        """How many comments one `post` may carry."""
 
     async def change(self, ref: ChangeRef) -> Change:
         """Raises `NotFound`, `NotAuthorised`, `Transient`."""
@@ -248,9 +254,15 @@ class Forge(Protocol):
         """Our reviews and comments for `change.head`, known by their signed marker."""
 
     async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
-        """Post one review on `change.head`. Raises `Unprocessable`, `OutcomeUnknown`, `Transient`, `Refused`."""
+        """Post one review on `change.head`; a comment that the forge puts at no line goes into its body.
+
+        Raises `Unprocessable`, `OutcomeUnknown`, `Transient`, `Refused`.
+        """
 
     async def note(self, change: Change, body: str) -> None:
-        """Post one plain comment: why there is no review."""
+        """Post one plain comment: why there is no review. Raises as `post` does."""
+
+    async def noted(self, change: Change) -> frozenset[str]:
+        """Fingerprints of our plain comments for `change.head`, known by their signed marker."""
 
     def open_changes(self, repository: str) -> AsyncIterator[Change]: ...

@@ -36,18 +36,18 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which deliveries become jobs. `repositories` are globs over `owner/name`; `*` does not cross a slash."""
+    """Which deliveries become jobs."""
 
-    repositories: tuple[str, ...] = ("*/*",)
+    repositories: tuple[str, ...] = ()
+    """Globs over `owner/name`, as `GITHUB_REPOSITORIES`; empty: all."""
     drafts: bool = False
     forks: bool = True
     bots: bool = False
 
 
 def allows(repository: str, globs: Sequence[str]) -> bool:
-    """Whether `repository` matches one of `globs`, part by part, in any case of letters; `**` stands for any parts."""
-    parts = repository.lower().split("/")
-    return any(_matches(parts, glob.lower().split("/")) for glob in globs)
+    """Whether `repository` matches one of `globs`; `*` matches slashes too, upper and lower case are one."""
+    return not globs or any(fnmatchcase(repository.lower(), glob.lower()) for glob in globs)
 
 
 def refusal(delivery: Delivery, policy: Policy) -> Ignored | None:
@@ -61,11 +61,3 @@ def refusal(delivery: Delivery, policy: Policy) -> Ignored | None:
     if delivery.is_fork and not policy.forks:
         return Ignored("change from a fork")
     return None
-
-
-def _matches(parts: Sequence[str], glob: Sequence[str]) -> bool:
-    if not glob:
-        return not parts
-    if glob[0] == "**":
-        return any(_matches(parts[taken:], glob[1:]) for taken in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], glob[0]) and _matches(parts[1:], glob[1:])

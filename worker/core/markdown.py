@@ -16,13 +16,14 @@ Mask = Callable[[str], str]
 
 # Known to highlighters, and drawn as text by every forge. Others are not passed on: `suggestion` would change
 # code at a click; `mermaid`, `math`, `geojson`, `stl` and their kin are drawn, not shown.
-LANGUAGES = frozenset(
-    "bash c clj clojure cmake cpp cs csharp css csv cxx dart diff docker dockerfile elixir erl erlang ex fish fsharp go"
-    " graphql groovy h haskell hcl hpp hs html ini java javascript js json json5 jsonc jsx jl julia kotlin kt less lua"
-    " make makefile markdown md nim nix objc ocaml perl php pl powershell prolog proto protobuf ps1 py python python3"
-    " r rb rs ruby rust sass scala scss sh shell sql svelte swift tex text tf toml ts tsx txt typescript vb vim vue"
-    " xml yaml yml zig zsh".split()
-)
+_LANGUAGE_NAMES = """
+    bash c clj clojure cmake cpp cs csharp css csv cxx dart diff docker dockerfile elixir erl erlang ex fish fsharp
+    go graphql groovy h haskell hcl hpp hs html ini java javascript js json json5 jsonc jsx jl julia kotlin kt less
+    lua make makefile markdown md nim nix objc ocaml perl php pl powershell prolog proto protobuf ps1 py python
+    python3 r rb rs ruby rust sass scala scss sh shell sql svelte swift tex text tf toml ts tsx txt typescript vb
+    vim vue xml yaml yml zig zsh
+"""
+LANGUAGES = frozenset(_LANGUAGE_NAMES.split())
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^`]*)$")
 _LIST_ITEM = re.compile(r"( {0,3})([-*+]|\d{1,4}[.)])( +)(?=\S)")

@@ -1,0 +1,325 @@
+"""GitHub's REST API behind the `Forge` port. https://docs.github.com/en/rest?apiVersion=2022-11-28"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from worker import __version__
+from worker.core import marker
+from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.errors import BadInput, NotFound, Unprocessable, WrongEndpoint
+from worker.core.markdown import code, fit, visible
+from worker.forges.access import Access
+from worker.forges.github.credentials import credentials
+from worker.forges.github.diff import snapshot
+from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest
+from worker.forges.http import BadCredentials, json_of, send
+from worker.ports import Comment, Posted, Remote
+
+API_VERSION = "2022-11-28"
+COMMENTS_A_REVIEW = 25
+"""32 were posted but answered with 502; 25 to 30 go through."""
+BODY_LIMIT = 65_536
+"""Characters of a review's or comment's body."""
+_PAGE = 100
+_PAGES = 50
+"""An end to paging, whatever the other side says: 5,000 rows."""
+
+P = TypeVar("P", bound=BaseModel)
+
+
+class GitHubClient:
+    """One open connection pool; use it within one event loop: `async with GitHubClient(access) as forge`."""
+
+    name = "github"
+    comments_per_post = COMMENTS_A_REVIEW
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._http = httpx.AsyncClient(
+            headers={
+                "accept": "application/vnd.github+json",
+                "x-github-api-version": API_VERSION,
+                "user-agent": f"kimi-review/{__version__}",
+            },
+            timeout=access.timeout_s,
+            follow_redirects=False,
+            # Proxies and .netrc from the environment would be a second place for hosts and credentials.
+            trust_env=False,
+        )
+        self._credentials = credentials(access, self._call_as)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    # ------------------------------------------------------------------------------------ reading
+
+    async def change(self, ref: ChangeRef) -> Change:
+        return (await self._pull(ref)).change(ref)
+
+    def remote(self, change: Change) -> Remote:
+        repository = _checked(change.ref.repository)
+        token = self._credentials.ready(repository)
+        return Remote(
+            url=f"{self._access.url}/{repository}.git",
+            authorization=_basic(token) if token is not None else None,
+            head_ref=f"refs/pull/{change.ref.number}/head",
+            base_ref=f"refs/heads/{change.base_branch}" if change.base_branch else "",
+        )
+
+    async def remote_ready(self, change: Change) -> Remote:
+        await self._credentials.token(_checked(change.ref.repository))
+        return self.remote(change)
+
+    async def diff(self, change: Change) -> Snapshot:
+        """Put together from the list of files, which names what it leaves out; the plain diff is cut unmarked."""
+        where = f"/repos/{_checked(change.ref.repository)}"
+        what = f"the comparison of {change.base_branch or 'base'} and head"
+        compared = _read(
+            Comparison,
+            await self._get(change.ref, f"{where}/compare/{change.base}...{change.head}?per_page=1", what=what),
+            what=what,
+        )
+        pull = await self._pull(change.ref)
+        rows = [
+            _read(ChangedFile, row, what="the list of files")
+            async for row in self._pages(change.ref, f"{where}/pulls/{change.ref.number}/files", what="files")
+        ]
+        return snapshot(pull, rows, head=change.head, merge_base=compared.merge_base_commit.sha)
+
+    async def posted(self, change: Change) -> Posted:
+        here: set[str] = set()
+        earlier: set[str] = set()
+        has_summary = False
+        pull = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}"
+        for kind in ("reviews", "comments"):
+            async for row in self._pages(change.ref, f"{pull}/{kind}", what=kind):
+                post = _read(Post, row, what=kind)
+                if post.state == "PENDING":
+                    continue
+                for mark in marker.read(post.body or "", key=self._access.marker_key, ref=change.ref):
+                    if mark.head != change.head:
+                        earlier.add(mark.fingerprint)
+                    elif mark.is_summary:
+                        has_summary = True
+                    else:
+                        here.add(mark.fingerprint)
+        return Posted(
+            has_summary=has_summary,
+            fingerprints=frozenset(here),
+            earlier=frozenset(earlier - here - {marker.SUMMARY}),
+        )
+
+    async def noted(self, change: Change) -> frozenset[str]:
+        path = f"/repos/{_checked(change.ref.repository)}/issues/{change.ref.number}/comments"
+        found: set[str] = set()
+        async for row in self._pages(change.ref, path, what="comments"):
+            post = _read(Post, row, what="comments")
+            found |= {
+                mark.fingerprint
+                for mark in marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)
+                if mark.head == change.head
+            }
+        return frozenset(found)
+
+    async def open_changes(self, repository: str) -> AsyncIterator[Change]:
+        path = f"/repos/{_checked(repository)}/pulls"
+        at = ChangeRef(self.name, repository, 0)
+        async for row in self._pages(
+            at, path, what="open pull requests", query="state=open&sort=updated&direction=desc"
+        ):
+            pull = _read(PullRequest, row, what="open pull requests")
+            yield pull.change(ChangeRef(self.name, repository, pull.number))
+
+    # ------------------------------------------------------------------------------------ writing
+
+    async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+        if len(comments) > COMMENTS_A_REVIEW:
+            raise Unprocessable(f"GitHub takes {COMMENTS_A_REVIEW} comments a review, not {len(comments)}.")
+        try:
+            await self._review(change, summary, comments)
+            return
+        except Unprocessable:
+            # A pending review that a killed process left behind makes every further one fail.
+            dropped = await self._drop_pending(change)
+            if not comments and not dropped:
+                raise
+        bad = await self._refused(change, comments)
+        await self._review(
+            change, _with_misplaced(summary, bad), [comment for comment in comments if comment not in bad]
+        )
+
+    async def note(self, change: Change, body: str) -> None:
+        await self._send(
+            change.ref,
+            "POST",
+            f"/repos/{_checked(change.ref.repository)}/issues/{change.ref.number}/comments",
+            {"body": fit(body, BODY_LIMIT)},
+            what=f"a comment on {change.ref}",
+        )
+
+    async def _review(self, change: Change, body: str, comments: Sequence[Comment], *, event: str = "COMMENT") -> int:
+        """Create one review and return its id. With `event` empty it stays pending: seen by us alone."""
+        payload: dict[str, Any] = {
+            "commit_id": change.head,
+            "body": fit(body, BODY_LIMIT),
+            "comments": [_comment(comment) for comment in comments],
+        }
+        if event:
+            payload["event"] = event
+        path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews"
+        what = f"a review of {change.ref}"
+        return _read(Post, await self._send(change.ref, "POST", path, payload, what=what), what=what).id
+
+    async def _refused(self, change: Change, comments: Sequence[Comment]) -> list[Comment]:
+        """The comments for which GitHub refuses a review: it does not name them, so halves are tried.
+
+        Each try is a pending review, which nobody else sees, removed at once.
+        """
+        if not comments or await self._takes(change, comments):
+            return []
+        bad: list[Comment] = []
+        suspects = [list(comments)]
+        while suspects:
+            group = suspects.pop()
+            if len(group) == 1:
+                bad += group
+                continue
+            first, second = group[: len(group) // 2], group[len(group) // 2 :]
+            # When the first half passes, the group was refused for the second: no need to ask.
+            first_passes = await self._takes(change, first)
+            if not first_passes:
+                suspects.append(first)
+            if first_passes or not await self._takes(change, second):
+                suspects.append(second)
+        return [comment for comment in comments if comment in bad]
+
+    async def _takes(self, change: Change, comments: Sequence[Comment]) -> bool:
+        mark = marker.Mark(job="probe", head=change.head, fingerprint="probe")
+        body = marker.write(mark, key=self._access.marker_key, ref=change.ref)
+        try:
+            review = await self._review(change, body, comments, event="")
+        except Unprocessable:
+            return False
+        await self._delete_review(change, review)
+        return True
+
+    async def _drop_pending(self, change: Change) -> bool:
+        """Remove our own pending reviews, known by their marker; a person's stay. Whether there was one."""
+        dropped = False
+        path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews"
+        async for row in self._pages(change.ref, path, what="reviews"):
+            post = _read(Post, row, what="reviews")
+            if post.state == "PENDING" and any(
+                marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)
+            ):
+                await self._delete_review(change, post.id)
+                dropped = True
+        return dropped
+
+    async def _delete_review(self, change: Change, review: int) -> None:
+        path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews/{review}"
+        try:
+            await self._send(change.ref, "DELETE", path, None, what="a pending review")
+        except NotFound:
+            return  # an earlier DELETE arrived though its answer did not
+
+    # ----------------------------------------------------------------------------------- requests
+
+    async def _pull(self, ref: ChangeRef) -> PullRequest:
+        what = f"pull request {ref}"
+        path = f"/repos/{_checked(ref.repository)}/pulls/{ref.number}"
+        return _read(PullRequest, await self._get(ref, path, what=what), what=what)
+
+    async def _get(self, ref: ChangeRef, path: str, *, what: str) -> Any:
+        return await self._send(ref, "GET", path, None, what=what)
+
+    async def _pages(self, ref: ChangeRef, path: str, *, what: str, query: str = "") -> AsyncIterator[Any]:
+        """Rows of all pages, by page number: a `Link` header's URL would be one from an answer."""
+        for page in range(1, _PAGES + 1):
+            given = f"{path}?per_page={_PAGE}&page={page}" + (f"&{query}" if query else "")
+            rows = await self._get(ref, given, what=f"{what} of {ref}")
+            if not isinstance(rows, list):
+                raise WrongEndpoint(f"GitHub does not answer {what} of {ref} with a list. Check GITHUB_API_URL.")
+            for row in rows:
+                yield row
+            if len(rows) < _PAGE:
+                return
+
+    async def _send(self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str) -> Any:
+        token = await self._credentials.token(ref.repository)
+        try:
+            return await self._call_as(method, path, token, body, what=what)
+        except BadCredentials:
+            if not self._credentials.rejected(ref.repository):
+                raise
+        token = await self._credentials.token(ref.repository)
+        return await self._call_as(method, path, token, body, what=what)
+
+    async def _call_as(
+        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str = "the app's own data"
+    ) -> Any:
+        # The URL comes from configuration and checked parts; the path holds nothing else.
+        request = self._http.build_request(
+            method, f"{self._access.api_url}{path}", json=body, headers={"authorization": f"Bearer {bearer}"}
+        )
+        writes = method == "POST"
+        response = await send(self._http, request, forge="GitHub", what=what, writes=writes)
+        return None if response.status_code == 204 else json_of(response, forge="GitHub", what=what, writes=writes)
+
+
+def _checked(repository: str) -> str:
+    """`repository` if it can stand in a path; a job record is no place to take that on trust."""
+    if not REPOSITORY.fullmatch(repository):
+        raise BadInput(f"{visible(repository)!r} is not the name of a GitHub repository. Write owner/name.")
+    return repository
+
+
+def _read(model: type[P], answer: Any, *, what: str) -> P:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+        raise WrongEndpoint(f"GitHub's answer for {what} lacks {where!r}. Check GITHUB_API_URL.") from None
+
+
+def _basic(token: str) -> str:
+    return "Basic " + base64.b64encode(f"x-access-token:{token}".encode()).decode()
+
+
+def _comment(comment: Comment) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "path": comment.path,
+        "body": fit(comment.body, BODY_LIMIT),
+        "line": comment.line,
+        "side": comment.side,
+    }
+    if comment.start_line != comment.line:
+        # GitHub refuses a range of one line.
+        payload |= {"start_line": comment.start_line, "start_side": comment.side}
+    return payload
+
+
+def _with_misplaced(summary: str, comments: Sequence[Comment]) -> str:
+    """The summary with the comments that GitHub put at no line; each keeps its marker, so it is known as posted."""
+    if not comments:
+        return summary
+    parts = [summary, "**Not placed by GitHub at their lines:**"]
+    for comment in comments:
+        lines = f"{comment.line}" if comment.start_line == comment.line else f"{comment.start_line}–{comment.line}"
+        parts.append(f"{code(f'{comment.path}:{lines}')}\n\n{comment.body}")
+    return "\n\n".join(parts)

@@ -1,0 +1,136 @@
+"""The parts of GitHub's JSON that we read, checked; everything else in it is passed over."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from worker.core.change import Change, ChangeRef
+
+REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})?(?:_[A-Za-z0-9]+)?/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+"""`owner/name`. Managed users have `_shortcode` at the end."""
+
+Sha = Annotated[str, StringConstraints(pattern=r"\A(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")]
+Repository = Annotated[str, StringConstraints(pattern=rf"\A{REPOSITORY.pattern}\Z")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class User(_Part):
+    login: str = ""
+    type: str = "User"
+
+    @property
+    def is_bot(self) -> bool:
+        return self.type == "Bot" or self.login.endswith("[bot]")
+
+
+class Repo(_Part):
+    full_name: str
+
+
+class Revision(_Part):
+    """One end of a pull request. `repo` is null when a fork was deleted."""
+
+    sha: Sha
+    ref: str = ""
+    repo: Repo | None = None
+
+
+class PullRequest(_Part):
+    number: int = Field(ge=1)
+    state: Literal["open", "closed"]
+    title: str = ""
+    body: str | None = None
+    draft: bool = False
+    locked: bool = False
+    merged: bool = False
+    merged_at: str | None = None
+    html_url: str = ""
+    user: User | None = None
+    head: Revision
+    base: Revision
+    changed_files: int | None = None
+    additions: int | None = None
+    deletions: int | None = None
+
+    @property
+    def is_fork(self) -> bool:
+        """Also true when the head's repository is gone: nobody can tell any more whose it was."""
+        if self.head.repo is None or self.base.repo is None:
+            return True
+        return self.head.repo.full_name.lower() != self.base.repo.full_name.lower()
+
+    def change(self, ref: ChangeRef) -> Change:
+        merged = self.merged or self.merged_at is not None
+        return Change(
+            ref=ref,
+            head=self.head.sha,
+            base=self.base.sha,
+            base_branch=self.base.ref,
+            title=self.title,
+            description=self.body or "",
+            author=self.user.login if self.user else "",
+            state="merged" if merged else self.state,
+            is_draft=self.draft,
+            is_locked=self.locked,
+            is_fork=self.is_fork,
+            is_bot=self.user.is_bot if self.user else False,
+            url=self.html_url,
+        )
+
+
+class Post(_Part):
+    """A review, a review comment or an issue comment: all we read of each."""
+
+    id: int
+    body: str | None = None
+    state: str = ""
+    """Of a review: PENDING ones are seen by their author alone."""
+    user: User | None = None
+
+
+class ChangedFile(_Part):
+    filename: str
+    previous_filename: str | None = None
+    status: str
+    additions: int = 0
+    deletions: int = 0
+    patch: str | None = None
+
+
+class InstallationToken(_Part):
+    token: str
+    expires_at: str
+
+
+class Installation(_Part):
+    id: int
+
+
+class Comparison(_Part):
+    class Commit(_Part):
+        sha: Sha
+
+    merge_base_commit: Commit
+
+
+class PullRequestEvent(_Part):
+    """A `pull_request` delivery."""
+
+    class Subject(_Part):
+        full_name: Repository
+
+    class Changes(_Part):
+        base: dict[str, object] | None = None
+
+    action: str
+    number: int = Field(ge=1, le=2**53)
+    pull_request: PullRequest
+    repository: Subject
+    sender: User | None = None
+    changes: Changes | None = None
