@@ -16,15 +16,16 @@ class CheckoutLimits:
     """For what git computes from objects that are here: a diff, a search."""
     lock_wait_s: float = 900.0
     """How long a fetch waits for another worker's fetch into the same mirror."""
-    fetch_bytes: int = 2_000_000_000
-    """What one fetch may add to a mirror."""
-    diff_bytes: int = 100_000_000
-    """Of diff text held in memory; what lies beyond is named in `Snapshot.cut`."""
+    fetch_bytes: int = 5_000_000_000
+    """What one fetch of history may add to a mirror."""
+    blobs_bytes: int = 1_000_000_000
+    """What the blobs of one change may add; beyond it, blobs of `blob_bytes` and more are left out by name."""
     blob_bytes: int = 10_000_000
-    """Larger blobs are not fetched once the blobs of a change together exceed `fetch_bytes`."""
     search_blob_bytes: int = 500_000
     """Larger blobs are not fetched for searching: sources are smaller."""
+    diff_bytes: int = 100_000_000
+    """Of diff text held in memory; what lies beyond is named in `Snapshot.cut`."""
     mirrors_bytes: int = 20_000_000_000
     """All mirrors together; the least recently used go first."""
     context_lines: int = 3
-    """Unchanged lines around a hunk. Forges take comments within three lines of a change, so more is for reading."""
+    """Unchanged lines around a hunk. Forges take comments within three lines of a change; evidence shows more."""

@@ -1,4 +1,4 @@
-"""Bare partial mirrors, one per repository: fetched under a lock, read by many, swept and trimmed."""
+"""A change's mirror: opened, fetched when it is, held while it is read, trimmed when it is closed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import asyncio
 import hashlib
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from worker.checkout.failures import fetch_failed
+from worker.checkout.fetch import Fetch
+from worker.checkout.folder import MirrorFolder, hold_shared, trim
 from worker.checkout.limits import CheckoutLimits
-from worker.checkout.process import Bounds, Cancelled, GitRunner, TimedOut
-from worker.checkout.storage import MirrorFolder, hold_shared, trim
+from worker.checkout.process import Bounds, GitRunner
 from worker.checkout.tree import ObjectTree
 from worker.core.change import Change
-from worker.core.errors import NotFound, Superseded, Unprocessable, Unreachable, WrongEndpoint
+from worker.core.errors import NotFound, Superseded, Unprocessable, Unreachable
 from worker.ports import Remote, Tree
 
 _FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 # What git itself forbids in a ref (git-check-ref-format), so that a name with any of it is no ref's name.
 _NOT_A_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
+
+_STEP = Bounds(total_s=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,11 @@ class MirrorCheckout:
         mirror = MirrorFolder(self.folder / folder_name(remote.url))
         cancelled = threading.Event()
         with hold_shared(mirror):
-            fetch = _Fetch(mirror, remote, self.limits, cancelled)
+            fetch = Fetch(mirror, remote, self.limits, cancelled)
             try:
-                tree = await asyncio.to_thread(fetch.prepare, change)
-                yield tree
+                yield await asyncio.to_thread(_prepare, change, fetch)
             finally:
-                # A thread cannot be cancelled; git in it can, and leaves at its next look at this.
+                # A thread cannot be cancelled; git in it can, and is ended at the next look at this.
                 cancelled.set()
         await asyncio.to_thread(trim, self.folder, self.limits.mirrors_bytes)
 
@@ -61,130 +62,73 @@ def folder_name(url: str) -> str:
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    """Brings objects of one remote into one mirror."""
-
-    mirror: MirrorFolder
-    remote: Remote
-    limits: CheckoutLimits
-    cancelled: threading.Event
-
-    def prepare(self, change: Change) -> ObjectTree:
-        """Fetch commits and trees of both sides; find the merge base."""
-        if not _FULL_SHA.fullmatch(change.head):
-            raise NotFound(f"{change.ref} has no full head revision; ask the forge for the change first.")
-        local = self._reader()
-        with self.mirror.fetching(self.limits.lock_wait_s, self.cancelled):
-            self.mirror.create(lambda arguments: self._writer().run(arguments, bounds=Bounds(total_s=60)))
-            self.mirror.sweep()
-            tip = self._fetch_refs(change, local)
-            base = self._base(change, local)
-        if not _reaches(local, change.head, tip):
-            raise Superseded(f"The head {change.head[:12]} of {change.ref} is gone; the ref is at {tip[:12]}.", by=tip)
-        return ObjectTree(local, change.head, self._merge_base(local, base, change), self.limits, supply=self)
-
-    # ----------------------------------------------------------------------------- Supply's side
-
-    def blobs(self, oids: Sequence[str]) -> None:
-        """Fetch these blobs in one request, as git's own lazy fetch does, but with our header and bounds."""
-        if not oids:
-            return
-        with self.mirror.fetching(self.limits.lock_wait_s, self.cancelled):
-            self._fetch(["--filter=blob:none"], oids, negotiate=False)
-
-    def snapshot_of(self, tree: str, *, blob_limit_bytes: int) -> None:
-        found = self._reader().run(["rev-parse", "--verify", "--end-of-options", tree], bounds=Bounds(total_s=60))
-        with self.mirror.fetching(self.limits.lock_wait_s, self.cancelled):
-            oid = found.output.decode("ascii").strip()
-            self._fetch([f"--filter=blob:limit={blob_limit_bytes}"], [oid], negotiate=False)
-
-    # ------------------------------------------------------------------------------------ steps
-
-    def _fetch_refs(self, change: Change, local: GitRunner) -> str:
-        """Both refs in one fetch; the SHA that the head's ref has now."""
-        head_ref = self.remote.head_ref or f"refs/pull/{change.ref.number}/head"
-        base_ref = self.remote.base_ref or (f"refs/heads/{change.base_branch}" if change.base_branch else "")
-        number = int(change.ref.number)
-        wanted = [f"+{_checked(head_ref)}:refs/review/{number}/head"]
-        # The local names hold a number alone: branches `a` and `a/b` may follow one another on the far side.
-        if base_ref:
-            wanted.append(f"+{_checked(base_ref)}:refs/review/{number}/base")
-        else:
-            wanted.append(change.base)
-        self._fetch(["--filter=blob:none", "--force"], wanted)
-        return _resolve(local, f"refs/review/{number}/head") or ""
-
-    def _base(self, change: Change, local: GitRunner) -> str:
-        """The base revision that the forge named where the mirror has it, else the base branch's tip."""
-        if _FULL_SHA.fullmatch(change.base) and _resolve(local, change.base):
-            return change.base
-        tip = _resolve(local, f"refs/review/{int(change.ref.number)}/base")
-        if tip is None:
-            raise NotFound(f"The base of {change.ref} is not in the repository any more.")
-        return tip
-
-    def _merge_base(self, local: GitRunner, base: str, change: Change) -> str:
-        done = local.run(["merge-base", "--end-of-options", base, change.head], bounds=Bounds(total_s=120))
-        if done.code == 0:
-            return done.output.decode("ascii").strip()
-        if done.code == 1:
-            # Unrelated histories: the forge shows the difference of the two trees, and so do we.
-            return base
-        raise Unprocessable(f"git found no merge base for {change.ref}; fetch it again or check the repository.")
-
-    def _fetch(self, options: Sequence[str], wanted: Sequence[str], *, negotiate: bool = True) -> None:
-        arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
-        arguments += ["--no-auto-maintenance", *options, "--stdin", "--end-of-options", "origin"]
-        before = self.mirror.size_bytes()
-
-        def grows_within_limit() -> None:
-            if self.mirror.size_bytes() - before > self.limits.fetch_bytes:
-                raise Unprocessable(
-                    f"{self._where} holds more than {self.limits.fetch_bytes:,} bytes to fetch for this change."
-                )
-
-        bounds = Bounds(self.limits.fetch_total_s, self.limits.fetch_idle_s, check=grows_within_limit)
-        writer = self._writer()
-        if not negotiate:
-            # git would offer what it has and be spared what it lacks: the far side thinks a commit's blobs are here.
-            writer = replace(writer, config=(*writer.config, ("fetch.negotiationAlgorithm", "noop")))
+def _prepare(change: Change, fetch: Fetch) -> ObjectTree:
+    """Fetch commits and trees of both sides; find the merge base."""
+    if not _FULL_SHA.fullmatch(change.head):
+        raise NotFound(f"{change.ref} has no full head revision; ask the forge for the change first.")
+    git = fetch.reader()
+    number = int(change.ref.number)
+    # The local names hold a number alone: branches `a` and `a/b` may follow one another on the far side.
+    ours = {side: f"refs/review/{number}/{side}" for side in ("head", "base")}
+    head_ref = fetch.remote.head_ref or f"refs/pull/{number}/head"
+    base_ref = fetch.remote.base_ref or (f"refs/heads/{change.base_branch}" if change.base_branch else "")
+    wanted = [f"+{_checked(head_ref)}:{ours['head']}"]
+    if base_ref:
+        wanted.append(f"+{_checked(base_ref)}:{ours['base']}")
+    with fetch.exclusive() as descriptor:
+        fetch.make_ready(descriptor)
+        before = _resolve(git, ours["head"])
         try:
-            done = writer.run(arguments, bounds=bounds, stdin="\n".join(wanted).encode() + b"\n")
-        except TimedOut as error:
-            self.mirror.sweep()
-            raise Unreachable(f"git could not read {self._where}: {error}.") from error
-        except (Unprocessable, Cancelled):
-            self.mirror.sweep()
-            raise
-        if done.code != 0:
-            self.mirror.sweep()
-            raise fetch_failed(done.errors, what=self._where, secret=self.remote.authorization)
+            fetch.commits(wanted, descriptor)
+        except NotFound:
+            # A base branch that was deleted (after a merge, say) may still have its commits.
+            fetch.commits(wanted[:1], descriptor)
+        tip = _resolve(git, ours["head"])
+        if tip is None:
+            raise NotFound(f"The ref of {change.ref} names no commit.")
+        for commit in (change.head, change.base):
+            if _FULL_SHA.fullmatch(commit) and _resolve(git, commit) is None:
+                fetch.commit_if_there(commit, descriptor)
+        fetch.consolidate(descriptor)
+    _check_head(git, change, tip=tip, before=before)
+    bases = [name for name in (ours["base"] if base_ref else "", change.base) if name and _resolve(git, name)]
+    if not bases:
+        raise NotFound(f"The base of {change.ref} is not in the repository any more.")
+    return ObjectTree(git, change.head, _merge_base(git, bases, change), fetch.limits, supply=fetch)
 
-    @property
-    def _where(self) -> str:
-        parts = urlsplit(self.remote.url)
-        return f"{parts.hostname}{parts.path}"
 
-    def _reader(self) -> GitRunner:
-        """Knows no remote, so that no read can turn into a fetch nobody bounded."""
-        return GitRunner(self.mirror.path, cancelled=self.cancelled)
+def _check_head(git: GitRunner, change: Change, *, tip: str, before: str | None) -> None:
+    """Whether the head is what the change's ref leads to. Raises `Superseded`, `Unreachable`."""
+    is_here = _resolve(git, change.head) is not None
+    if is_here and (_is_ancestor(git, change.head, tip) or _is_ancestor(git, tip, change.head)):
+        # Reachable; or the ref follows the webhook late, as on forges with replicas.
+        return
+    if not is_here and tip == before:
+        raise Unreachable(f"git does not show {change.head[:12]} of {change.ref} yet; its ref is still at {tip[:12]}.")
+    raise Superseded(f"The head {change.head[:12]} of {change.ref} is gone; the ref is at {tip[:12]}.", by=tip)
 
-    def _writer(self) -> GitRunner:
-        parts = urlsplit(self.remote.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise WrongEndpoint("A repository is read by http or https, from an address without user name.")
-        secrets: tuple[tuple[str, str], ...] = ()
-        if self.remote.authorization is not None:
-            host = f"{parts.scheme}://{parts.netloc}/"
-            secrets = ((f"http.{host}.extraHeader", f"Authorization: {self.remote.authorization}"),)
-        config = (
-            ("remote.origin.url", self.remote.url),
-            # Said here and not in the mirror's file: a reader that knew of them would fetch by itself.
-            ("remote.origin.promisor", "true"),
-            ("remote.origin.partialCloneFilter", "blob:none"),
-        )
-        return GitRunner(self.mirror.path, "http:https", config, secrets, cancelled=self.cancelled)
+
+def _merge_base(git: GitRunner, bases: list[str], change: Change) -> str:
+    """Of the merge bases with the branch's tip and with the base the forge named, the one nearest to the head.
+
+    The forge's base may be older than what the head has merged since; the tip of a branch that has taken the
+    head in leaves nothing to show, so it does not count.
+    """
+    found: list[str] = []
+    for base in bases:
+        done = git.run(["merge-base", "--end-of-options", base, change.head], bounds=_STEP)
+        if done.code == 0:
+            found.append(done.output.decode("ascii").strip())
+        elif done.code != 1:
+            raise Unprocessable(f"git found no merge base for {change.ref}; the mirror lacks history.")
+    if not found:
+        # Unrelated histories: the forge shows the difference of the two trees, and so do we.
+        return _resolve(git, bases[0]) or change.base
+    nearest = found[0]
+    for other in found[1:]:
+        if nearest == change.head or (other != change.head and _is_ancestor(git, nearest, other)):
+            nearest = other
+    return nearest
 
 
 def _checked(ref: str) -> str:
@@ -197,14 +141,9 @@ def _checked(ref: str) -> str:
 def _resolve(git: GitRunner, name: str) -> str | None:
     """The commit that `name` stands for, None when its object is not here."""
     command = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-    done = git.run(command, bounds=Bounds(total_s=60))
+    done = git.run(command, bounds=_STEP)
     return done.output.decode("ascii").strip() if done.code == 0 else None
 
 
-def _reaches(git: GitRunner, commit: str, tip: str) -> bool:
-    """Whether `commit` is `tip` or one of its ancestors."""
-    if commit == tip:
-        return True
-    if _resolve(git, commit) is None:
-        return False
-    return git.run(["merge-base", "--is-ancestor", commit, tip], bounds=Bounds(total_s=120)).code == 0
+def _is_ancestor(git: GitRunner, older: str, newer: str) -> bool:
+    return git.run(["merge-base", "--is-ancestor", "--end-of-options", older, newer], bounds=_STEP).code == 0

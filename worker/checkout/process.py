@@ -43,7 +43,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "GIT_SSH_COMMAND": "false",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_LITERAL_PATHSPECS": "1",
 }
 
 # Given on the command line, where they win over whatever a repository's own configuration says.
@@ -68,6 +67,7 @@ HARDENING: Sequence[tuple[str, str]] = (
     ("fetch.writeCommitGraph", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
+    # Checking would refuse much honest history (padded modes, odd dates), and nothing is ever checked out here.
     ("transfer.fsckObjects", "false"),
     ("safe.directory", "*"),
     ("advice.detachedHead", "false"),
@@ -128,6 +128,8 @@ class GitRunner:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     is_git_dir: bool = True
     """False where `directory` lies within a work tree and git shall find the repository."""
+    held: tuple[int, ...] = ()
+    """File descriptors that git keeps open: a lock on one lasts as long as git runs, though we be killed."""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def run(self, arguments: Sequence[str], *, bounds: Bounds, stdin: bytes = b"") -> Finished:
@@ -142,12 +144,14 @@ class GitRunner:
             source.seek(0)
             try:
                 # GitPython starts the process; its own group lets helpers (git-remote-https) be ended with it.
-                started = Git(self.directory).execute(
+                # It is told its directory by us: GitPython would expand a `$` in a path.
+                started = Git().execute(
                     command,
                     istream=source,
                     as_process=True,
                     env=self._environment(),
                     start_new_session=True,
+                    pass_fds=self.held,
                 )
             except GitCommandNotFound as error:
                 raise ConfigurationError(["git was not found: install git 2.36 or newer."]) from error
@@ -160,7 +164,7 @@ class GitRunner:
             _end(process)
 
     def _options(self) -> list[str]:
-        options = ["--no-pager"]
+        options = ["--no-pager", "-C", str(self.directory)]
         if self.is_git_dir:
             options.append(f"--git-dir={self.directory}")
         for key, value in (*HARDENING, *self.config):

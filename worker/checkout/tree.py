@@ -39,24 +39,42 @@ DIFF_FORM: Sequence[str] = (
 )
 
 
+_LIST_BYTES = 256_000_000
+_MAX_LEFT_OUT = 500
+# Fewer blobs than this are asked for one by one; more, and the whole tree is cheaper to name.
+_MANY_BLOBS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A path that differs between base and head, and the ids of its blobs."""
+
+    path: str
+    blobs: tuple[str, ...]
+
+
 class Supply(Protocol):
     """Brings objects that a partial mirror lacks."""
 
     def blobs(self, oids: Sequence[str]) -> None:
-        """Fetch these blobs in one request."""
+        """Fetch these blobs in one request. Raises `Unprocessable` when they are too much together."""
 
-    def snapshot_of(self, tree: str, *, blob_limit_bytes: int) -> None:
-        """Fetch all blobs below `tree` that are not larger than the limit."""
+    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
+        """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
 
 
-class Everything:
-    """The supply of a repository that is whole."""
+class Nothing:
+    """The supply of a repository on this machine: what is not there, stays away."""
 
     def blobs(self, oids: Sequence[str]) -> None:
-        del oids
+        if oids:
+            raise Unprocessable(
+                f"The repository lacks {len(oids)} blobs of this range (a partial clone):"
+                " run git fetch --refetch --no-filter there."
+            )
 
-    def snapshot_of(self, tree: str, *, blob_limit_bytes: int) -> None:
-        del tree, blob_limit_bytes
+    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
+        """A search finds what is there."""
 
 
 @dataclass(slots=True)
@@ -67,7 +85,7 @@ class ObjectTree:
     head: str
     base: str
     limits: CheckoutLimits
-    supply: Supply = field(default_factory=Everything)
+    supply: Supply = field(default_factory=Nothing)
     _diff: Snapshot | None = None
     _searchable: set[str] = field(default_factory=set)
     _once: threading.Lock = field(default_factory=threading.Lock)
@@ -92,53 +110,86 @@ class ObjectTree:
     def _snapshot(self) -> Snapshot:
         with self._once:
             if self._diff is None:
-                self.supply.blobs(self._missing(self._changed_blobs()))
-                self._diff = self._read_diff()
+                self._diff = self._read_diff(self._too_large())
             return self._diff
 
-    def _read_diff(self) -> Snapshot:
-        command = ["diff", *DIFF_FORM, f"--unified={self.limits.context_lines}", "--end-of-options"]
+    def _too_large(self) -> list[Changed]:
+        """Make the blobs of the change present; the files of which that was not possible."""
+        changed = self._changed()
+        missing = self._missing([oid for file in changed for oid in file.blobs])
+        if not missing:
+            return []
         try:
-            done = self._run([*command, self.base, self.head], self.limits.diff_bytes)
-        except OutputTooLong as error:
-            return self._cut_short(error.output)
-        self._expect(done, "the diff")
-        return Snapshot(head=self.head, base=self.base, diff=done.output)
+            self.supply.blobs(missing)
+        except Unprocessable:
+            if isinstance(self.supply, Nothing):
+                raise
+            # Their sizes cannot be asked for; a filter on whole trees is how to get the small ones alone.
+            for revision in (self.head, self.base):
+                self.supply.below(self._tree_of(revision), blob_limit_bytes=self.limits.blob_bytes)
+        absent = set(self._missing(missing))
+        return [file for file in changed if absent.intersection(file.blobs)]
 
-    def _cut_short(self, diff: bytes) -> Snapshot:
+    def _read_diff(self, left_out: Sequence[Changed]) -> Snapshot:
+        if len(left_out) > _MAX_LEFT_OUT:
+            raise Unprocessable(
+                f"{len(left_out)} files of the change are larger than {self.limits.blob_bytes:,} bytes."
+            )
+        pathspecs = [f":(top,exclude,literal){file.path}" for file in left_out]
+        range_ = ["--end-of-options", self.base, self.head, "--", *pathspecs]
+        reason = f"larger than {self.limits.blob_bytes:,} bytes, not fetched"
+        cut = tuple((file.path, reason, 0) for file in left_out)
+        try:
+            done = self._run(["diff", *self._form(), *range_], self.limits.diff_bytes)
+        except OutputTooLong as error:
+            diff, beyond = self._cut_short(error.output, range_)
+            return Snapshot(head=self.head, base=self.base, diff=diff, cut=cut + beyond)
+        self._expect(done, "the diff")
+        return Snapshot(head=self.head, base=self.base, diff=done.output, cut=cut)
+
+    def _form(self) -> list[str]:
+        return [*DIFF_FORM, f"--unified={self.limits.context_lines}"]
+
+    def _cut_short(self, diff: bytes, range_: Sequence[str]) -> tuple[bytes, tuple[tuple[str, str, int], ...]]:
         """Whole files only, and the rest by name with their lines."""
         # Within a hunk every line has a sign, so a line that begins so is a header.
-        end = diff.rfind(b"\ndiff --git ") + 1
-        kept = diff[:end]
+        kept = diff[: diff.rfind(b"\ndiff --git ") + 1]
         shown = len(re.findall(rb"^diff --git ", kept, re.MULTILINE))
-        done = self._run(["diff", *DIFF_FORM, "--numstat", "-z", "--end-of-options", self.base, self.head], 64_000_000)
+        done = self._run(["diff", *DIFF_FORM, "--numstat", "-z", *range_], _LIST_BYTES)
         self._expect(done, "the list of changed files")
-        reason = f"the diff is larger than {self.limits.diff_bytes:,} bytes"
-        rest = tuple((path, reason, lines) for path, lines in _numstat(done.output)[shown:])
-        return Snapshot(head=self.head, base=self.base, diff=kept, cut=rest)
+        reason = f"beyond the first {self.limits.diff_bytes:,} bytes of the diff"
+        return kept, tuple((path, reason, lines) for path, lines in _numstat(done.output)[shown:])
 
-    def _changed_blobs(self) -> list[str]:
-        """Object ids of both sides of every changed file."""
-        command = ["diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--end-of-options", self.base, self.head]
-        done = self._run(command, 256_000_000)
+    def _changed(self) -> list[Changed]:
+        """Every changed file with the object ids of both sides."""
+        command = ["diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--ignore-submodules=none", "-O/dev/null"]
+        done = self._run([*command, "--end-of-options", self.base, self.head, "--"], _LIST_BYTES)
         self._expect(done, "the list of changed files")
-        oids: dict[str, None] = {}
-        for row in done.output.split(b"\0"):
-            if not row.startswith(b":"):
+        files: list[Changed] = []
+        fields = iter(done.output.split(b"\0"))
+        for row in fields:
+            if not row:
                 continue
-            old_mode, new_mode, old, new, _ = row[1:].split(b" ")
-            for mode, oid in ((old_mode, old), (new_mode, new)):
-                # A submodule's id names a commit of another repository.
-                if mode != b"160000" and oid.strip(b"0"):
-                    oids[oid.decode("ascii")] = None
-        return list(oids)
+            old_mode, new_mode, old, new, _ = row.removeprefix(b":").split(b" ")
+            # A submodule's id names a commit of another repository; zeros name nothing.
+            sides = ((old_mode, old), (new_mode, new))
+            blobs = tuple(oid.decode("ascii") for mode, oid in sides if mode != b"160000" and oid.strip(b"0"))
+            files.append(Changed(next(fields).decode("utf-8", "surrogateescape"), blobs))
+        return files
 
     def _missing(self, oids: Sequence[str]) -> list[str]:
         if not oids:
             return []
-        done = self._run(["cat-file", "--batch-check"], 256_000_000, stdin="\n".join(oids).encode() + b"\n")
+        asked = "\n".join(dict.fromkeys(oids)).encode() + b"\n"
+        done = self._run(["cat-file", "--batch-check=%(objectname)"], _LIST_BYTES, stdin=asked)
+        self._expect(done, "the list of objects")
         rows = done.output.decode("ascii", "replace").split("\n")
-        return [row.split(" ")[0] for row in rows if row.endswith(" missing")]
+        return [row.removesuffix(" missing") for row in rows if row.endswith(" missing")]
+
+    def _tree_of(self, revision: str) -> str:
+        done = self._run(["rev-parse", "--verify", "--end-of-options", f"{revision}^{{tree}}"], 1_000)
+        self._expect(done, "a tree")
+        return done.output.decode("ascii").strip()
 
     # ----------------------------------------------------------------------------------- blobs
 
@@ -177,7 +228,7 @@ class ObjectTree:
         sha = _sha(revision)
         with self._once:
             if sha not in self._searchable:
-                self.supply.snapshot_of(f"{sha}^{{tree}}", blob_limit_bytes=self.limits.search_blob_bytes)
+                self._make_searchable(sha)
                 self._searchable.add(sha)
         command = ["grep", "-z", "-n", "-I", "-F", "--no-color", "--full-name", "--max-count=5"]
         command += ["--no-textconv", "--no-recurse-submodules", "--threads=2", "-e", literal, sha, "--"]
@@ -187,6 +238,17 @@ class ObjectTree:
             # What was found so far is enough: the caller asks for a few.
             output = error.output[: error.output.rfind(b"\n") + 1]
         return _matches(output, sha, limit)
+
+    def _make_searchable(self, sha: str) -> None:
+        """Bring the blobs of a whole revision, but for large ones."""
+        listed = self._run(
+            ["ls-tree", "-r", "-z", "--full-tree", "--format=%(objecttype) %(objectname)", sha], _LIST_BYTES
+        )
+        self._expect(listed, "the list of files")
+        rows = [row.split(b" ") for row in listed.output.split(b"\0") if row]
+        missing = self._missing([oid.decode("ascii") for kind, oid in rows if kind == b"blob"])
+        if missing:
+            self.supply.below(self._tree_of(sha), blob_limit_bytes=self.limits.search_blob_bytes)
 
     # ------------------------------------------------------------------------------------- git
 

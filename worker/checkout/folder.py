@@ -33,8 +33,11 @@ class MirrorFolder:
         return self.path.with_suffix(".fetch")
 
     @contextmanager
-    def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[None]:
-        """The right to write into the mirror. Raises `Transient` when another worker keeps it for `wait_s`."""
+    def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[int]:
+        """The right to write into the mirror, as the descriptor that holds it.
+
+        Raises `Transient` when another worker keeps it for `wait_s`.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         give_up = time.monotonic() + wait_s
         with self.fetch_lock.open("ab") as lock:
@@ -44,7 +47,7 @@ class MirrorFolder:
                 if time.monotonic() > give_up:
                     raise Transient(f"Another worker has been fetching into {self.path.name} for {wait_s:g} s.")
                 time.sleep(_LOCK_POLL_S)
-            yield
+            yield lock.fileno()
 
     def create(self, git: Callable[[list[str]], Finished]) -> None:
         """Make the bare repository if it is not there: no template, so no hooks and no attributes."""
@@ -71,6 +74,10 @@ class MirrorFolder:
         for quarantine in self.path.glob("objects/tmp_objdir-*"):
             shutil.rmtree(quarantine, ignore_errors=True)
 
+    def packs(self) -> int:
+        """How many packs there are: each fetch adds one."""
+        return sum(1 for _ in self.path.glob("objects/pack/pack-*.pack"))
+
     def size_bytes(self) -> int:
         """Of the object database, where all growth is."""
         return _size_bytes(self.path / "objects")
@@ -89,6 +96,8 @@ def hold_shared(mirror: MirrorFolder) -> Iterator[None]:
 
 def trim(folder: Path, limit_bytes: int) -> None:
     """Remove mirrors that nobody holds, least recently used first, until all together fit `limit_bytes`."""
+    for half_removed in folder.glob("*.removed-*"):
+        shutil.rmtree(half_removed, ignore_errors=True)
     mirrors = [MirrorFolder(path) for path in folder.glob("*.git")]
     sizes = {mirror: mirror.size_bytes() for mirror in mirrors}
     total = sum(sizes.values())
@@ -98,8 +107,14 @@ def trim(folder: Path, limit_bytes: int) -> None:
         with mirror.use_lock.open("ab") as lock:
             if not _try_lock(lock.fileno(), fcntl.LOCK_EX):
                 continue
-            shutil.rmtree(mirror.path, ignore_errors=True)
-            total -= sizes[mirror]
+            # Renamed first: whoever waits for the lock finds nothing and starts anew, instead of half a mirror.
+            doomed = mirror.path.with_suffix(f".removed-{os.getpid()}-{time.monotonic_ns()}")
+            try:
+                mirror.path.rename(doomed)
+            except FileNotFoundError:
+                continue
+        shutil.rmtree(doomed, ignore_errors=True)
+        total -= sizes[mirror]
 
 
 def _last_use(mirror: MirrorFolder) -> float:

@@ -1,0 +1,135 @@
+"""Bringing objects of one remote into its mirror, within bounds and under the mirror's lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from worker.checkout.failures import fetch_failed, last_words
+from worker.checkout.folder import MirrorFolder
+from worker.checkout.limits import CheckoutLimits
+from worker.checkout.process import Bounds, GitRunner, TimedOut
+from worker.core.errors import ReviewError, Transient, Unprocessable, Unreachable, WrongEndpoint
+from worker.ports import Remote
+
+# One fetch adds one pack, and git looks into each in turn.
+_PACKS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Partial fetches: commits and trees of everything, blobs only where they are asked for."""
+
+    mirror: MirrorFolder
+    remote: Remote
+    limits: CheckoutLimits
+    cancelled: threading.Event
+
+    def reader(self) -> GitRunner:
+        """git in the mirror without a remote, so that no read can turn into a fetch that nobody bounded."""
+        return GitRunner(self.mirror.path, cancelled=self.cancelled)
+
+    def exclusive(self) -> AbstractContextManager[int]:
+        """The mirror's fetch lock. Raises `Transient` when another worker keeps it too long."""
+        return self.mirror.fetching(self.limits.lock_wait_s, self.cancelled)
+
+    def make_ready(self, lock: int) -> None:
+        """Make the mirror if there is none; remove what a killed fetch left in it."""
+        runner = replace(self.reader(), held=(lock,))
+        self.mirror.create(lambda arguments: runner.run(arguments, bounds=Bounds(total_s=60)))
+        self.mirror.sweep()
+
+    def commits(self, wanted: Sequence[str], lock: int) -> None:
+        """Fetch refspecs or commits with their history and trees, without blobs."""
+        self._fetch(["--filter=blob:none", "--force"], wanted, lock, self.limits.fetch_bytes)
+
+    def commit_if_there(self, commit: str, lock: int) -> None:
+        """Fetch one commit that no ref of ours led to. Forges give any commit they still have; not all do."""
+        try:
+            self.commits([commit], lock)
+        except Transient as error:
+            if isinstance(error, Unreachable):
+                raise
+        except ReviewError:
+            # Its absence is the answer; the caller looks for it.
+            return
+
+    def consolidate(self, lock: int) -> None:
+        """Make one pack of many. Readers go on: git looks again when a pack it knew is gone."""
+        if self.mirror.packs() <= _PACKS:
+            return
+        runner = replace(self._writer(), held=(lock,), protocols="none")
+        bounds = Bounds(total_s=self.limits.fetch_total_s)
+        done = runner.run(["repack", "-a", "-d", "--quiet", "--no-write-bitmap-index"], bounds=bounds)
+        if done.code != 0:
+            self.mirror.sweep()
+            raise Transient(f"The mirror {self.mirror.path.name} could not be repacked: {last_words(done.errors)}")
+
+    def blobs(self, oids: Sequence[str]) -> None:
+        """Fetch these blobs in one request, as git's own lazy fetch does, but with our header and bounds.
+
+        Raises `Unprocessable` when together they exceed `limits.blobs_bytes`.
+        """
+        if oids:
+            with self.exclusive() as lock:
+                self._fetch(["--filter=blob:none"], oids, lock, self.limits.blobs_bytes, negotiates=False)
+
+    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
+        """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
+        with self.exclusive() as lock:
+            options = [f"--filter=blob:limit={blob_limit_bytes}"]
+            self._fetch(options, [tree], lock, self.limits.fetch_bytes, negotiates=False)
+
+    def _fetch(
+        self, options: Sequence[str], wanted: Sequence[str], lock: int, limit_bytes: int, *, negotiates: bool = True
+    ) -> None:
+        arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+        arguments += ["--no-auto-maintenance", *options, "--stdin", "--end-of-options", "origin"]
+        before = self.mirror.size_bytes()
+
+        def grows_within_limit() -> None:
+            if self.mirror.size_bytes() - before > limit_bytes:
+                raise Unprocessable(
+                    f"{self._where} would have more than {limit_bytes:,} bytes fetched for this change."
+                )
+
+        bounds = Bounds(self.limits.fetch_total_s, self.limits.fetch_idle_s, check=grows_within_limit)
+        runner = replace(self._writer(), held=(lock,))
+        if not negotiates:
+            # git would offer the commits it has and be spared their blobs: the far side thinks they are here.
+            runner = replace(runner, config=(*runner.config, ("fetch.negotiationAlgorithm", "noop")))
+        is_done = False
+        try:
+            done = runner.run(arguments, bounds=bounds, stdin="\n".join(wanted).encode() + b"\n")
+            is_done = done.code == 0
+        except TimedOut as error:
+            raise Unreachable(f"git could not read {self._where}: {error}.") from error
+        finally:
+            if not is_done:
+                self.mirror.sweep()
+        if not is_done:
+            raise fetch_failed(done.errors, what=self._where, secret=self.remote.authorization)
+
+    @property
+    def _where(self) -> str:
+        parts = urlsplit(self.remote.url)
+        return f"{parts.hostname}{parts.path}"
+
+    def _writer(self) -> GitRunner:
+        parts = urlsplit(self.remote.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise WrongEndpoint("A repository is read by http or https, from an address without user name.")
+        secrets: tuple[tuple[str, str], ...] = ()
+        if self.remote.authorization is not None:
+            host = f"{parts.scheme}://{parts.netloc}/"
+            secrets = ((f"http.{host}.extraHeader", f"Authorization: {self.remote.authorization}"),)
+        config = (
+            ("remote.origin.url", self.remote.url),
+            # Said here and not in the mirror's file: a reader that knew of them would fetch by itself.
+            ("remote.origin.promisor", "true"),
+            ("remote.origin.partialCloneFilter", "blob:none"),
+        )
+        return GitRunner(self.mirror.path, "http:https", config, secrets, cancelled=self.cancelled)
