@@ -27,7 +27,7 @@ _LEAST_THINKING_TOKENS = 1_024
 
 
 class AnthropicModel(RemoteModel):
-    """`POST …/v1/messages`, streamed. The answer's form is asked for in words alone: the `kind:` line and the contract."""
+    """`POST …/v1/messages`, streamed. The answer's form is asked for in words alone, which the prompt holds."""
 
     @property
     def url(self) -> str:
