@@ -10,7 +10,7 @@ from typing import Protocol
 
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.exchange import Answer, Prompt
-from worker.core.job import Accepted, Claim, Decision, Intent, Job, NotClaimed, Priority, State
+from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, State
 from worker.core.report import Usage
 
 
@@ -106,7 +106,11 @@ class Jobs(Protocol):
         """Dedupe, supersede, write the job, schedule its wake-up: one atomic step."""
 
     async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
-        """Take the lease if the job is in one of `states`, due, and leased by nobody alive."""
+        """Take the lease if the job is in one of `states`, due, and leased by nobody alive.
+
+        The job is then `running` or `publishing`, and its attempt is counted. A deferred job that is due counts as
+        queued, or as reviewed where only publishing was left. `worker` is a name for the log.
+        """
 
     async def renew(self, claim: Claim) -> None:
         """The heartbeat."""
@@ -123,8 +127,17 @@ class Jobs(Protocol):
     async def release(self, claim: Claim, state: State, *, reason: str, wait_s: float = 0.0) -> None:
         """Give the job back in `state`, due after `wait_s` seconds, and wake somebody for it then."""
 
+    async def hand_back(self, claim: Claim, *, reason: str) -> None:
+        """Give the job back unfinished, for no fault of its own: the attempt does not count."""
+
+    async def died(self, claim: Claim, *, reason: str, wait_s: float = 0.0) -> None:
+        """Count the attempt as one that ended by a fault of ours; after three of them the job is a dead letter."""
+
     async def note_head(self, claim: Claim, head: str) -> None:
-        """Write down the head the forge named, for a job that was accepted without one."""
+        """Write down the head the forge named, for a job that was accepted without one.
+
+        Raises `Superseded` when that head has a job already; this one is then skipped.
+        """
 
     async def is_current(self, claim: Claim) -> bool:
         """Whether no newer head of the change was accepted meanwhile and the lease still stands."""
@@ -148,6 +161,31 @@ class Jobs(Protocol):
     async def drop(self, job_id: str) -> None:
         """Remove a dead letter for good. Raises `NotFound`."""
 
+    async def counts(self) -> Mapping[State, int]:
+        """How many jobs are in each state; the ends count what is still kept."""
+
+    async def due(self, priority: Priority, *, limit: int, again_s: float) -> Sequence[Due]:
+        """Jobs that nobody was woken for, or in vain; longest due first, each given out once in `again_s` seconds."""
+
+    async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
+        """Dead letters whose change was not told yet; each given out once in `again_s` seconds, until `told`."""
+
+    async def told(self, job_id: str) -> None: ...
+
+    async def leads(self, who: str, *, for_s: float) -> bool:
+        """Whether `who` does the upkeep of the fleet for the next seconds: one at a time."""
+
+    async def trim(self) -> None:
+        """Forget in the indexes what has expired."""
+
+    async def pause(self, reason: str) -> None:
+        """No job is claimed or woken until `resume`; those that run go on."""
+
+    async def resume(self) -> None: ...
+
+    async def paused(self) -> str:
+        """The reason, or empty when the fleet works."""
+
 
 class Wake(Protocol):
     """Tells some worker that a job waits. Losing a wake-up loses nothing: upkeep wakes what was forgotten."""
@@ -155,6 +193,9 @@ class Wake(Protocol):
     async def review(self, job_id: str, priority: Priority) -> None: ...
 
     async def publish(self, job_id: str, priority: Priority) -> None: ...
+
+    async def waiting(self, priority: Priority) -> int:
+        """How many messages no worker has taken yet."""
 
 
 # ---------------------------------------------------------------------------------------- checkout

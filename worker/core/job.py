@@ -34,6 +34,13 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+class Stage(StrEnum):
+    """Which task a job needs next."""
+
+    REVIEW = "review"
+    PUBLISH = "publish"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One review of one change at one head commit, as stored. Times are Unix seconds by Redis' clock."""
@@ -57,6 +64,11 @@ class Job:
     """The head that took over."""
     version: int = 1
     """Of the record; unknown fields of a newer one survive a write by an older program."""
+
+    @property
+    def waiting_state(self) -> State:
+        """What a job that is being worked on goes back to when its work is not finished."""
+        return State.REVIEWED if self.state in (State.REVIEWED, State.PUBLISHING) else State.QUEUED
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,15 @@ class NotClaimed:
     """`reason` in words: "leased by another worker", "already done", "not before …"."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job that waits for somebody to wake a worker for it."""
+
+    job: str
+    stage: Stage
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)

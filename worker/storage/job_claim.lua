@@ -1,0 +1,67 @@
+-- Take the lease. ARGV: id, worker, lease seconds, states it may be in, separated by commas, a nonce of the call
+-- Answers {'', reason} or {token, field, value, field, value, …}.
+local id, worker, lease_s, states = ARGV[1], ARGV[2], tonumber(ARGV[3]), ',' .. ARGV[4] .. ','
+local nonce = ARGV[5]
+local key = job_key(id)
+local job = hash(key)
+if not job.state then
+  return {'', 'there is no such job'}
+end
+if tonumber(job.version) > VERSION then
+  return {'', 'written by a newer version of this program: upgrade this worker'}
+end
+if FINAL[job.state] then
+  return {'', 'already ' .. job.state}
+end
+if is_leased(job) and job.nonce == nonce then
+  -- The same call again, after its answer was lost with the connection.
+  local answer = flat(job)
+  table.insert(answer, 1, job.token)
+  return answer
+end
+local paused = redis.call('GET', P .. ':paused')
+if paused then
+  return {'', 'the fleet is paused: ' .. paused}
+end
+if is_leased(job) then
+  return {'', 'leased by ' .. (job.worker or 'another worker')}
+end
+local current = hash(change_key(ref_of(job)))
+if tonumber(job.generation) < tonumber(current.generation or '0') then
+  local newer = job.superseded_by or current.head or ''
+  redis.call('HSET', key, 'superseded_by', newer)
+  move(id, job, 'superseded', 'a newer head was accepted: ' .. newer)
+  return {'', 'superseded by ' .. newer}
+end
+if tonumber(job.not_before) > NOW then
+  return {'', 'not before ' .. job.not_before}
+end
+-- A deferred job goes on where it stopped.
+local publishes = job.stage == 'publish'
+local state = job.state
+if state == 'deferred' then
+  state = publishes and 'reviewed' or 'queued'
+end
+if not string.find(states, ',' .. state .. ',', 1, true) then
+  return {'', 'it is ' .. job.state}
+end
+-- A lease that ran out and was never given back: whoever had it died.
+if job.lease_until and died(id, job, 'attempt ' .. job.attempt .. ' by ' .. (job.worker or '?') .. ' ended without a word') then
+  return {'', 'failed: ' .. job.reason}
+end
+job.token = tostring(redis.call('INCR', P .. ':token'))
+job.attempt = tostring(tonumber(job.attempt) + 1)
+job.lease_until = stamp(NOW + lease_s)
+job.worker = worker
+redis.call('HSET', key, 'token', job.token, 'attempt', job.attempt, 'lease_until', job.lease_until, 'worker', worker,
+  'nonce', nonce)
+local working = publishes and 'publishing' or 'running'
+local words = 'attempt ' .. job.attempt .. ' by ' .. worker
+if job.state == working then
+  decide(id, 'job.taken_over', words)
+end
+move(id, job, working, words)
+set_due(id, job, NOW + lease_s)
+local answer = flat(job)
+table.insert(answer, 1, job.token)
+return answer

@@ -1,0 +1,146 @@
+-- What a job record is in Redis. This text stands in front of every other job_*.lua, which are one atomic step each.
+--
+-- KEYS[1] is the prefix. It holds a hash tag, so that in a cluster all keys of this program lie in one slot and the
+-- keys that are built from it here may be touched. Times are Unix seconds by the server's clock, as text with six
+-- decimals: Lua would round them.
+--
+--   P:job:<id>               hash   the record; fields this version does not know are never touched
+--   P:job:<id>:saved         hash   checkpoint name -> bytes
+--   P:job:<id>:log           list   decisions, oldest first, at most LOG_LENGTH
+--   P:change:<ref>           hash   generation, head, job (the current one), key:<digest> -> job, round:<digest>
+--   P:change:<ref>:jobs      zset   job -> created_at
+--   P:delivery:<forge>:<id>  string job
+--   P:state:<state>          zset   job -> created_at
+--   P:due:<priority>         zset   job that is not final -> when somebody should look at it next
+--   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
+--   P:token                  string last fencing token
+--   P:paused                 string reason, while the fleet is paused
+local P = KEYS[1]
+local clock = redis.call('TIME')
+local NOW = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+
+local VERSION = 1
+local DAY_S = 86400
+local RECORD_KEPT_S = 30 * DAY_S
+local SAVED_KEPT_S = 1 * DAY_S
+local SAVED_OF_FAILED_KEPT_S = 7 * DAY_S
+local CHANGE_KEPT_S = 90 * DAY_S
+-- GitHub lets a delivery be sent again for three days.
+local DELIVERY_KEPT_S = 7 * DAY_S
+local LOG_LENGTH = 200
+-- Whoever queues a job wakes a worker for it; only after this time is it taken for forgotten.
+local WAKE_GRACE_S = 2
+local MAX_DEATHS = 3
+
+local FINAL = {done = true, skipped = true, superseded = true, failed = true}
+
+local function stamp(seconds)
+  return string.format('%.6f', seconds)
+end
+
+local function job_key(id)
+  return P .. ':job:' .. id
+end
+
+local function change_key(ref)
+  return P .. ':change:' .. ref
+end
+
+local function hash(key)
+  local flat = redis.call('HGETALL', key)
+  local map = {}
+  for i = 1, #flat, 2 do
+    map[flat[i]] = flat[i + 1]
+  end
+  return map
+end
+
+local function ref_of(job)
+  return job.forge .. ':' .. job.repository .. '#' .. job.number
+end
+
+-- A lease that stands: somebody who is taken to be alive has the job.
+local function is_leased(job)
+  return job.lease_until ~= nil and tonumber(job.lease_until) > NOW
+end
+
+local function decide(id, event, detail)
+  local key = job_key(id) .. ':log'
+  redis.call('RPUSH', key, cjson.encode({stamp(NOW), event, detail}))
+  redis.call('LTRIM', key, -LOG_LENGTH, -1)
+end
+
+local function set_due(id, job, when)
+  redis.call('ZADD', P .. ':due:' .. job.priority, stamp(when), id)
+end
+
+-- Move to another state. A final one ends lease and wake-ups, and sets when the record goes.
+local function move(id, job, state, reason)
+  local key = job_key(id)
+  if job.state ~= state then
+    if job.state then
+      redis.call('ZREM', P .. ':state:' .. job.state, id)
+    end
+    redis.call('ZADD', P .. ':state:' .. state, job.created_at, id)
+    decide(id, 'job.' .. state, reason)
+  end
+  redis.call('HSET', key, 'state', state, 'reason', reason, 'updated_at', stamp(NOW))
+  job.state = state
+  job.reason = reason
+  if FINAL[state] then
+    redis.call('HDEL', key, 'lease_until')
+    job.lease_until = nil
+    redis.call('ZREM', P .. ':due:' .. job.priority, id)
+    redis.call('EXPIRE', key, RECORD_KEPT_S)
+    redis.call('EXPIRE', key .. ':log', RECORD_KEPT_S)
+    redis.call('EXPIRE', key .. ':saved', state == 'failed' and SAVED_OF_FAILED_KEPT_S or SAVED_KEPT_S)
+    if state == 'failed' then
+      redis.call('ZADD', P .. ':notes', stamp(NOW), id)
+    end
+  end
+end
+
+-- Start the current stage anew: nothing counts against the job any more.
+local function queue_again(id, job, when, reason)
+  local key = job_key(id)
+  redis.call('PERSIST', key)
+  redis.call('PERSIST', key .. ':log')
+  redis.call('PERSIST', key .. ':saved')
+  redis.call('ZREM', P .. ':notes', id)
+  redis.call('HDEL', key, 'superseded_by', 'lease_until')
+  redis.call('HSET', key, 'attempt', 0, 'deaths', 0, 'not_before', stamp(when))
+  move(id, job, job.stage == 'publish' and 'reviewed' or 'queued', reason)
+  set_due(id, job, math.max(when, NOW + WAKE_GRACE_S))
+end
+
+-- One more attempt ended without a word. The third one is the last.
+local function died(id, job, reason)
+  job.deaths = tostring(tonumber(job.deaths or '0') + 1)
+  redis.call('HSET', job_key(id), 'deaths', job.deaths)
+  redis.call('HDEL', job_key(id), 'lease_until')
+  job.lease_until = nil
+  decide(id, 'attempt.died', reason)
+  if tonumber(job.deaths) >= MAX_DEATHS then
+    move(id, job, 'failed', 'died ' .. job.deaths .. ' times, the last time: ' .. reason)
+    return true
+  end
+  return false
+end
+
+-- The record when `token` still owns it, else nil: a late writer changes nothing.
+local function owned(id, token)
+  local job = hash(job_key(id))
+  if job.lease_until and job.token == token then
+    return job
+  end
+  return nil
+end
+
+local function flat(job)
+  local list = {}
+  for name, value in pairs(job) do
+    list[#list + 1] = name
+    list[#list + 1] = value
+  end
+  return list
+end

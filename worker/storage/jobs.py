@@ -1,0 +1,252 @@
+"""The job records in Redis: each step of a job's life is one script, so that it happens whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio
+
+from worker.core.change import ChangeRef
+from worker.core.errors import LeaseLost, NotFound, Superseded
+from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, Stage, State
+from worker.storage.connection import PREFIX, answering
+
+LEASE_S = 20.0
+"""A heartbeat comes every quarter of it; a job whose worker was killed is taken over within this plus a second."""
+
+REWAKE_S = 10.0
+"""A job that was woken and not claimed is woken again after so long, while the queue has room."""
+
+SPREAD = 0.1
+"""Deferred jobs wake spread over this share of their wait, so that a fleet does not come back as one."""
+LONGEST_SPREAD_S = 300.0
+
+
+class RedisJobs:
+    """Implements `ports.Jobs`. One instance per event loop; the caller closes the client."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, lease_s: float = LEASE_S, prefix: str = PREFIX) -> None:
+        self._client = client
+        self._lease_s = lease_s
+        self._prefix = prefix
+
+    # ---------------------------------------------------------------------------------- life of a job
+
+    async def accept(self, intent: Intent) -> Accepted:
+        ref = intent.ref
+        job, state, is_new = await self._run(
+            "accept",
+            ref.forge,
+            ref.repository,
+            ref.number,
+            intent.head,
+            intent.priority.value,
+            intent.delivery,
+            intent.settings_hash,
+            intent.settle_s,
+            "1" if intent.force else "",
+        )
+        return Accepted(job=_text(job), state=State(_text(state)), is_new=is_new == b"1")
+
+    async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
+        names = ",".join(state.value for state in states)
+        token, *rest = await self._run("claim", job_id, worker, self._lease_s, names, secrets.token_hex(8))
+        if not token:
+            return NotClaimed(_text(rest[0]))
+        record = dict(zip(rest[::2], rest[1::2], strict=True))
+        return Claim(job=_job(record), token=int(token), lease_s=self._lease_s)
+
+    async def renew(self, claim: Claim) -> None:
+        self._fenced(claim, await self._run("renew", claim.job.id, claim.token, self._lease_s))
+
+    async def save(self, claim: Claim, name: str, value: bytes) -> None:
+        self._fenced(claim, await self._run("save", claim.job.id, claim.token, name, value))
+
+    async def load(self, job_id: str) -> Mapping[str, bytes]:
+        with answering():
+            saved = await self._client.hgetall(self._key("job", job_id, "saved"))
+        return {_text(name): _bytes(value) for name, value in saved.items()}
+
+    async def advance(self, claim: Claim, state: State, *, reason: str = "") -> None:
+        await self._move(claim, state, reason, 0.0, "keep")
+
+    async def release(self, claim: Claim, state: State, *, reason: str, wait_s: float = 0.0) -> None:
+        if state is State.DEFERRED:
+            wait_s += random.uniform(0.0, min(wait_s * SPREAD, LONGEST_SPREAD_S))  # noqa: S311 - no secret
+        await self._move(claim, state, reason, wait_s, "release")
+
+    async def hand_back(self, claim: Claim, *, reason: str) -> None:
+        await self._move(claim, claim.job.waiting_state, reason, 0.0, "hand back")
+
+    async def died(self, claim: Claim, *, reason: str, wait_s: float = 0.0) -> None:
+        await self._move(claim, claim.job.waiting_state, reason, wait_s, "died")
+
+    async def note_head(self, claim: Claim, head: str) -> None:
+        answer, *other = await self._run("head", claim.job.id, claim.token, head)
+        self._fenced(claim, answer)
+        if other:
+            raise Superseded(f"The head {head[:12]} of {claim.job.ref} already has job {_text(other[0])}.", by=head)
+
+    async def is_current(self, claim: Claim) -> bool:
+        return bool(await self._run("current", claim.job.id, claim.token))
+
+    # ----------------------------------------------------------------------------------- the record
+
+    async def decided(self, job_id: str, event: str, detail: str = "") -> None:
+        await self._run("decided", job_id, event, detail)
+
+    async def decisions(self, job_id: str) -> Sequence[Decision]:
+        with answering():
+            rows = await self._client.lrange(self._key("job", job_id, "log"), 0, -1)
+        lines = [json.loads(_text(row)) for row in rows]
+        return [Decision(at=float(at), event=event, detail=detail) for at, event, detail in lines]
+
+    async def get(self, job_id: str) -> Job | None:
+        return next(iter(await self._read([job_id])), None)
+
+    async def find(self, ref: ChangeRef) -> Sequence[Job]:
+        with answering():
+            ids = await self._client.zrevrange(self._key("change", str(ref), "jobs"), 0, -1)
+        return await self._read([_text(job_id) for job_id in ids])
+
+    async def list(self, *, states: Sequence[State] = (), limit: int = 100) -> Sequence[Job]:
+        with answering():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for state in states or State:
+                    pipe.zrevrange(self._key("state", state.value), 0, limit - 1)
+                found = await pipe.execute()
+        jobs = await self._read([_text(job_id) for ids in found for job_id in ids])
+        return sorted(jobs, key=lambda job: job.created_at, reverse=True)[:limit]
+
+    async def counts(self) -> Mapping[State, int]:
+        with answering():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for state in State:
+                    pipe.zcard(self._key("state", state.value))
+                return dict(zip(State, await pipe.execute(), strict=True))
+
+    async def retry(self, job_id: str) -> Job:
+        if not await self._run("retry", job_id):
+            raise NotFound(f"There is no dead letter {job_id}. `kimi-review dead list` shows them all.")
+        job = await self.get(job_id)
+        if job is None:
+            raise NotFound(f"Job {job_id} was dropped meanwhile.")
+        return job
+
+    async def drop(self, job_id: str) -> None:
+        if not await self._run("drop", job_id):
+            raise NotFound(f"There is no dead letter {job_id}. `kimi-review dead list` shows them all.")
+
+    # -------------------------------------------------------------------------------------- upkeep
+
+    async def due(self, priority: Priority, *, limit: int, again_s: float = REWAKE_S) -> Sequence[Due]:
+        flat = await self._run("due", priority.value, limit, again_s)
+        return [
+            Due(job=_text(job), stage=Stage(_text(stage)), priority=priority)
+            for job, stage in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
+        ids = await self._run("untold", limit, again_s)
+        return await self._read([_text(job_id) for job_id in ids])
+
+    async def told(self, job_id: str) -> None:
+        with answering():
+            await self._client.zrem(self._key("notes"), job_id)
+
+    async def leads(self, who: str, *, for_s: float) -> bool:
+        return bool(await self._run("lead", who, int(for_s * 1000)))
+
+    async def trim(self) -> None:
+        await self._run("trim")
+
+    async def pause(self, reason: str) -> None:
+        with answering():
+            await self._client.set(self._key("paused"), reason or "by command")
+
+    async def resume(self) -> None:
+        with answering():
+            await self._client.delete(self._key("paused"))
+
+    async def paused(self) -> str:
+        with answering():
+            reason = await self._client.get(self._key("paused"))
+        return _text(reason or "")
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    async def _run(self, name: str, *arguments: str | bytes | float) -> Any:  # Any: what a script answers
+        encoded = [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in arguments]
+        script = self._client.register_script(_script(name))
+        with answering():
+            return await script(keys=[self._prefix], args=encoded)
+
+    async def _move(self, claim: Claim, state: State, reason: str, wait_s: float, lease: str) -> None:
+        self._fenced(claim, await self._run("move", claim.job.id, claim.token, state.value, reason, wait_s, lease))
+
+    def _fenced(self, claim: Claim, answer: bytes) -> None:
+        if not answer:
+            raise LeaseLost(
+                f"Job {claim.job.id} is no longer held by attempt {claim.job.attempt}: stop, write nothing."
+            )
+
+    async def _read(self, ids: Sequence[str]) -> Sequence[Job]:
+        if not ids:
+            return []
+        with answering():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hgetall(self._key("job", job_id))
+                records = await pipe.execute()
+        return [_job(record) for record in records if record]
+
+
+@cache
+def _script(name: str) -> str:
+    """The text of `job_<name>.lua` behind what all of them share."""
+    folder = files("worker.storage")
+    return folder.joinpath("job_record.lua").read_text("utf-8") + folder.joinpath(f"job_{name}.lua").read_text("utf-8")
+
+
+# redis-py's types allow both for every answer; a client that does not decode gives bytes.
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("utf-8")
+
+
+def _job(record: Mapping[bytes, bytes]) -> Job:
+    """Build the value from what is stored; fields that a newer program wrote are left alone."""
+
+    def text(name: bytes) -> str:
+        return _text(record.get(name, b""))
+
+    def number(name: bytes) -> float:
+        return float(record.get(name) or 0)
+
+    return Job(
+        id=text(b"id"),
+        ref=ChangeRef(forge=text(b"forge"), repository=text(b"repository"), number=int(number(b"number"))),
+        head=text(b"head"),
+        priority=Priority(text(b"priority")),
+        state=State(text(b"state")),
+        reason=text(b"reason"),
+        attempt=int(number(b"attempt")),
+        generation=int(number(b"generation")),
+        not_before=number(b"not_before"),
+        created_at=number(b"created_at"),
+        updated_at=number(b"updated_at"),
+        superseded_by=text(b"superseded_by"),
+        version=int(number(b"version")),
+    )
