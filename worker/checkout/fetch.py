@@ -83,6 +83,16 @@ class Fetch:
             options = [f"--filter=blob:limit={blob_limit_bytes}"]
             self._fetch(options, [tree], lock, self.limits.fetch_bytes, negotiates=False)
 
+    def known_large(self) -> set[str]:
+        try:
+            return set(self.mirror.large_blobs.read_text("ascii").split())
+        except FileNotFoundError:
+            return set()
+
+    def note_large(self, oids: Sequence[str]) -> None:
+        with self.exclusive(), self.mirror.large_blobs.open("a", encoding="ascii") as file:
+            file.writelines(f"{oid}\n" for oid in oids)
+
     def _fetch(
         self, options: Sequence[str], wanted: Sequence[str], lock: int, limit_bytes: int, *, negotiates: bool = True
     ) -> None:

@@ -32,6 +32,11 @@ class MirrorFolder:
     def fetch_lock(self) -> Path:
         return self.path.with_suffix(".fetch")
 
+    @property
+    def large_blobs(self) -> Path:
+        """Ids of blobs that were left out of a search for their size, one a line."""
+        return self.path / "large-blobs"
+
     @contextmanager
     def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[int]:
         """The right to write into the mirror, as the descriptor that holds it.

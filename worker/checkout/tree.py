@@ -62,6 +62,12 @@ class Supply(Protocol):
     def below(self, tree: str, *, blob_limit_bytes: int) -> None:
         """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
 
+    def known_large(self) -> set[str]:
+        """Blobs that a search did without before."""
+
+    def note_large(self, oids: Sequence[str]) -> None:
+        """Remember blobs that were too large for searching, so that they are not asked for again."""
+
 
 class Nothing:
     """The supply of a repository on this machine: what is not there, stays away."""
@@ -75,6 +81,12 @@ class Nothing:
 
     def below(self, tree: str, *, blob_limit_bytes: int) -> None:
         """A search finds what is there."""
+
+    def known_large(self) -> set[str]:
+        return set()
+
+    def note_large(self, oids: Sequence[str]) -> None:
+        """What is absent here stays absent."""
 
 
 @dataclass(slots=True)
@@ -194,17 +206,25 @@ class ObjectTree:
     # ----------------------------------------------------------------------------------- blobs
 
     def _read(self, path: str, revision: str, limit_bytes: int) -> bytes | None:
-        entry = self._entry(path, revision)
-        if entry is None:
+        oid = self._entry(path, revision)
+        if oid is None:
             return None
-        self.supply.blobs(self._missing([entry]))
-        sized = self._run(["cat-file", "-s", entry], 1_000)
-        self._expect(sized, "a blob's size")
-        if int(sized.output) > limit_bytes:
+        size = self._size(oid)
+        if size is None:
+            self.supply.blobs([oid])
+            size = self._size(oid)
+        if size is None or size > limit_bytes:
             return None
-        done = self._run(["cat-file", "blob", entry], limit_bytes)
+        done = self._run(["cat-file", "blob", oid], limit_bytes)
         self._expect(done, "a blob")
         return done.output
+
+    def _size(self, oid: str) -> int | None:
+        """Bytes of a blob, None when it is not here."""
+        done = self._run(["cat-file", "--batch-check=%(objectsize)"], 1_000, stdin=oid.encode() + b"\n")
+        self._expect(done, "a blob's size")
+        words = done.output.split()
+        return int(words[0]) if len(words) == 1 else None
 
     def _entry(self, path: str, revision: str) -> str | None:
         """The id of the blob at `path`, found in tree objects: no path ever reaches the file system."""
@@ -246,9 +266,17 @@ class ObjectTree:
         )
         self._expect(listed, "the list of files")
         rows = [row.split(b" ") for row in listed.output.split(b"\0") if row]
-        missing = self._missing([oid.decode("ascii") for kind, oid in rows if kind == b"blob"])
-        if missing:
+        known = self.supply.known_large()
+        blobs = [oid.decode("ascii") for kind, oid in rows if kind == b"blob"]
+        missing = [oid for oid in self._missing(blobs) if oid not in known]
+        if not missing or isinstance(self.supply, Nothing):
+            return
+        if len(missing) <= _MANY_BLOBS and len(missing) < len(blobs) // 2:
+            # Reviewed before: what is new since then is little.
+            self.supply.blobs(missing)
+        else:
             self.supply.below(self._tree_of(sha), blob_limit_bytes=self.limits.search_blob_bytes)
+            self.supply.note_large(self._missing(missing))
 
     # ------------------------------------------------------------------------------------- git
 
