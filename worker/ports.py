@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.comments import Comment as Comment
 from worker.core.exchange import Answer, Prompt
 from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, State
 from worker.core.report import Usage
@@ -245,18 +246,6 @@ class Checkout(Protocol):
 
 
 # ------------------------------------------------------------------------------------------- forge
-
-
-@dataclass(frozen=True, slots=True)
-class Comment:
-    """One inline comment, rendered and ready. Lines count from 1 on their side; within one hunk."""
-
-    path: str
-    side: str
-    start_line: int
-    line: int
-    body: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
