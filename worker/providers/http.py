@@ -35,6 +35,7 @@ from worker.core.errors import (
     Unreachable,
     WrongEndpoint,
 )
+from worker.core.redaction import Redactor
 from worker.providers.endpoint import Endpoint
 from worker.providers.table import PROVIDERS, provider_for_key
 
@@ -462,9 +463,7 @@ def named_parameter(complaint: Complaint, sent: Collection[str]) -> str:
 
 def safe_words(text: str, api_key: str = "") -> str:
     """A stranger's text for a message of ours: one line, printable, short, without ids and without the key."""
-    if api_key:
-        text = text.replace(api_key, "[key]")
-    text = _IDS.sub("[id]", text)
+    text = _IDS.sub("[id]", Redactor([api_key])(text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= QUOTED_CHARS else text[: QUOTED_CHARS - 1] + "…"
 

@@ -11,7 +11,7 @@ import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import httpx
@@ -243,6 +243,10 @@ class RemoteModel(ABC):
                 await slot.settle(Usage())
                 raise
             usage = reply.usage(prompt, self.info)
+            if reply.model == STANDIN_MODEL:
+                # The stand-in is free, whatever the model is called that it plays.
+                self._is_standin = True
+                usage = replace(usage, cost_usd=0.0)
             await slot.settle(usage)
         return _Outcome(reply, usage, self._clock.monotonic() - started_s, broke_off)
 
@@ -345,8 +349,6 @@ class RemoteModel(ABC):
     def _answer(self, outcome: _Outcome, spent: Usage) -> Answer:
         """The whole answer, or the error that says what is wrong with it."""
         reply, usage = outcome.reply, outcome.usage
-        if reply.model == STANDIN_MODEL:
-            self._is_standin = True
         log.info(
             "model.answered",
             **self.endpoint.described(),
@@ -355,6 +357,7 @@ class RemoteModel(ABC):
             output_tokens=usage.output_tokens,
             seconds=round(outcome.seconds, 2),
             finish=reply.finish or outcome.broke_off or "cut",
+            **({"answered_by": STANDIN_MODEL} if reply.model == STANDIN_MODEL else {}),
         )
         text, who = reply.content, self.endpoint.who
         if reply.is_too_long:
