@@ -1,0 +1,1 @@
+"""The HTTP door: webhooks, requests for reviews, health, metrics, the status page."""

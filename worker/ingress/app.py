@@ -1,0 +1,135 @@
+"""The routes, put together into one Starlette application."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker import __version__
+from worker.core.errors import ReviewError, Transient
+from worker.core.job import Job
+from worker.ingress import metrics, status_page
+from worker.ingress.access import may_read
+from worker.ingress.answers import refused
+from worker.ingress.body import BodyReader
+from worker.ingress.intake import STORE_TIMEOUT_S, Intake
+from worker.ingress.site import Site
+
+log = structlog.get_logger()
+
+CHECK_TIMEOUT_S = 1.8
+SHOWN_JOBS = 100
+
+
+def create_app(site: Site, *, reader: BodyReader | None = None) -> Starlette:
+    """The application that serves `site`."""
+    counters = metrics.Counters()
+    intake = Intake(site, counters, reader or BodyReader())
+    pages = _Pages(site, counters)
+    routes = [
+        Route("/webhooks/{forge}", intake.webhook, methods=["POST"]),
+        Route("/reviews", intake.review, methods=["POST"]),
+        Route("/reviews/{job}", intake.job, methods=["GET"]),
+        Route("/livez", pages.alive, methods=["GET"]),
+        Route("/readyz", pages.ready, methods=["GET"]),
+        Route("/metrics", pages.metrics, methods=["GET"]),
+        Route("/", pages.status, methods=["GET"]),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(_Timed, counters=counters)])
+
+
+class _Pages:
+    def __init__(self, site: Site, counters: metrics.Counters) -> None:
+        self._site = site
+        self._counters = counters
+
+    async def alive(self, _request: Request) -> Response:
+        """The process answers; asks nothing of anybody else, so that a Redis outage restarts no container."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, _request: Request) -> Response:
+        """200 when every check passes, else 503; one member per check either way."""
+        names = list(self._site.checks)
+        found = await asyncio.gather(*(self._check(name) for name in names))
+        is_ready = all(ok for ok, _ in found)
+        checks = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in zip(names, found, strict=True)}
+        body = {"status": "ok" if is_ready else "not ready", "checks": checks}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        if not may_read(request, self._site.api_token):
+            return refused(401, "Send the header Authorization: Bearer API_TOKEN.", www_authenticate="Bearer")
+        jobs = await self._newest()
+        if jobs is not None:
+            self._counters.jobs(jobs)
+        return Response(self._counters.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        is_known = may_read(request, self._site.api_token)
+        if "details" in request.query_params and not is_known:
+            return refused(401, "Log in with API_TOKEN as the password.", www_authenticate='Basic realm="kimi-review"')
+        jobs = await self._newest()
+        html = status_page.page(
+            jobs,
+            provider=self._site.provider,
+            is_known_reader=is_known,
+            now=datetime.now(UTC),
+            version=f"version {__version__}",
+        )
+        return HTMLResponse(html, status_code=200 if jobs is not None else 503, headers=status_page.HEADERS)
+
+    async def _newest(self) -> list[Job] | None:
+        """The newest jobs; None when the store is away."""
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                return list(await self._site.jobs.list(limit=SHOWN_JOBS))
+        except (Transient, TimeoutError):
+            return None
+
+    async def _check(self, name: str) -> tuple[bool, str]:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                return True, await self._site.checks[name]()
+        except TimeoutError:
+            return False, f"no answer within {CHECK_TIMEOUT_S} s"
+        except ReviewError as error:
+            # The page is open to everybody; the error's own words go to the log.
+            log.warning("check.failed", check=name, error=str(error))
+            return False, type(error).__name__
+
+
+class _Timed:
+    """Measures each answer by its route, never by its path: a path is a stranger's text."""
+
+    def __init__(self, app: ASGIApp, counters: metrics.Counters) -> None:
+        self._app = app
+        self._counters = counters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = scope.get("route")
+            name = route.path if isinstance(route, Route) else "other"
+            self._counters.answered(name, status, time.perf_counter() - started)
