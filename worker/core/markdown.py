@@ -58,7 +58,7 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 def block(text: str, *, limit: int = 4000, mask: Mask | None = None) -> str:
     """`text` as Markdown blocks, ended without a line feed. `limit` counts characters of `text`, before escaping."""
-    return "\n".join(_blocks(cut(_clean(text, mask), limit)))
+    return "\n".join(_blocks(cut(_clean(text, mask).strip("\n"), limit)))
 
 
 def inline(text: str, *, limit: int = 200, mask: Mask | None = None) -> str:
@@ -84,6 +84,7 @@ def suggestion(text: str, *, mask: Mask | None = None) -> str | None:
 
     What is shown must be what is applied, so anything this module would have changed rules the block out.
     """
+    text = text.removesuffix("\n")
     lines = text.split("\n")
     if _clean(text, mask) != text or any(_code_line(line) != line for line in lines):
         return None

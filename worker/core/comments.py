@@ -1,0 +1,287 @@
+"""A report → what is said on the change: inline comments, and a summary that never says more than is true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from worker.core import markdown
+from worker.core.finding import Anchor, Finding, Severity
+from worker.core.ledger import Ledger, NotReviewed
+from worker.core.markdown import Mask
+from worker.core.report import Report, Usage
+
+_BADGES = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "🟡", Severity.LOW: "🔵"}
+_TITLE = 160
+_BODY = 3000
+_ROW_BODY = 500
+_NAMED_ROWS = 4
+"""Files that the ledger's line names itself; longer lists are folded."""
+_FOLDED_ROWS = 200
+_LISTED_FINDINGS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """One inline comment, rendered and ready. Lines count from 1 on their side; within one hunk."""
+
+    path: str
+    side: str
+    start_line: int
+    line: int
+    body: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How much is said, and what must not be. The defaults are those of the settings."""
+
+    max_comments: int = 10
+    max_comments_per_file: int = 3
+    min_severity: Severity = Severity.LOW
+    mask: Mask | None = None
+    """Takes secrets out of everything that the model or the change wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Each finding of a report in exactly one place."""
+
+    inline: tuple[Finding, ...]
+    listed: tuple[Finding, ...]
+    """For the summary: beyond the cap, or at no line that a forge could take."""
+    raised_before: tuple[Finding, ...]
+    """Commented on for an earlier head, and still there."""
+    below: int
+    """How many are less severe than what is shown."""
+
+    @property
+    def shown(self) -> tuple[Finding, ...]:
+        return (*self.inline, *self.listed, *self.raised_before)
+
+
+def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> Selection:
+    """Share out the findings, worst first. `raised` are the fingerprints of comments for earlier heads."""
+    inline: list[Finding] = []
+    listed: list[Finding] = []
+    before: list[Finding] = []
+    below = 0
+    in_file: Counter[str] = Counter()
+    for finding in (*report.findings, *report.unanchored):
+        if finding.severity.rank > voice.min_severity.rank:
+            below += 1
+        elif finding.fingerprint in raised:
+            before.append(finding)
+        elif (
+            finding.anchor is not None
+            and _is_text(finding.anchor.path)
+            and len(inline) < voice.max_comments
+            and in_file[finding.anchor.path] < voice.max_comments_per_file
+        ):
+            in_file[finding.anchor.path] += 1
+            inline.append(finding)
+        else:
+            listed.append(finding)
+    listed.sort(key=lambda finding: finding.severity.rank)
+    return Selection(tuple(inline), tuple(listed), tuple(before), below)
+
+
+def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> tuple[Comment, ...]:
+    """The inline comments, worst first: the same for the same report, so that a restart knows what it posted."""
+    made: list[Comment] = []
+    taken: Counter[str] = Counter()
+    for finding in select(report, voice, raised=raised).inline:
+        anchor = finding.anchor
+        if anchor is None:
+            continue
+        taken[finding.fingerprint] += 1
+        # The same code wrong in the same way twice in a file: two comments, each with a name of its own.
+        again = f".{taken[finding.fingerprint]}" if taken[finding.fingerprint] > 1 else ""
+        made.append(
+            Comment(
+                path=anchor.path,
+                side=anchor.side,
+                start_line=anchor.start_line,
+                line=anchor.line,
+                body=_body(finding, anchor, voice),
+                fingerprint=f"{finding.fingerprint}{again}",
+            )
+        )
+    return tuple(made)
+
+
+def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> str:
+    """The review's own text: verdict, coverage, what stands at no line, what it cost, what to do next."""
+    chosen = select(report, voice, raised=raised)
+    parts = [f"### {_headline(report, chosen)}"]
+    if report.is_standin:
+        parts.append(
+            "> **No model took part.** A stand-in with a few fixed checks wrote this, to show how the pipeline works."
+        )
+    parts += [f"> {markdown.inline(note, limit=400, mask=voice.mask)}" for note in report.notes]
+    if chosen.shown:
+        parts.append(_counts(chosen))
+    parts.append(ledger_text(report.ledger, mask=voice.mask))
+    parts += _section("Not at a line of the diff, or beyond the number of comments", chosen.listed, voice)
+    parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice)
+    if chosen.below:
+        parts.append(
+            f"{_number(chosen.below, 'finding')} below severity {voice.min_severity} not shown (`REVIEW_MIN_SEVERITY`)."
+        )
+    parts += [_next_step(report, chosen), _footer(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def continued_text(*, first: int, last: int, total: int) -> str:
+    """The body of a further review, where the forge takes so many comments at once. Counted from 1."""
+    return f"Review continued: comments {first} to {last} of {total}."
+
+
+def note_text(reason: str, *, mask: Mask | None = None) -> str:
+    """The plain comment for a change that got no review."""
+    return (
+        "### Not reviewed\n\n"
+        f"{markdown.block(reason, limit=1000, mask=mask)}\n\n"
+        "Nothing was concluded about this change. Pushing a commit or requesting a review starts it again."
+    )
+
+
+def ledger_text(ledger: Ledger, *, mask: Mask | None = None) -> str:
+    """`1,204 of 1,260 changed lines reviewed; not reviewed: package-lock.json (lock file, 56)`, long lists folded."""
+    line = f"{ledger.reviewed_lines:,} of {ledger.changed_lines:,} changed lines reviewed"
+    rows = sorted(ledger.not_reviewed, key=lambda row: (-row.lines, row.path))
+    if not rows:
+        return f"{line}."
+    named = "; ".join(_row(row, mask) for row in rows[:_NAMED_ROWS])
+    rest = rows[_NAMED_ROWS:]
+    if not rest:
+        return f"{line}; not reviewed: {named}"
+    lines_left = sum(row.lines for row in rest)
+    shown = [f"- {_row(row, mask)}" for row in rest[:_FOLDED_ROWS]]
+    if len(rest) > _FOLDED_ROWS:
+        by_reason: Counter[str] = Counter()
+        for row in rest[_FOLDED_ROWS:]:
+            by_reason[row.reason] += row.lines
+        shown += [
+            f"- {_number(len(rest) - _FOLDED_ROWS, 'file')} more: "
+            + ", ".join(f"{markdown.inline(reason, mask=mask)} ({lines:,})" for reason, lines in by_reason.items())
+        ]
+    # `<details>` is ours alone: nothing that a stranger wrote can open or end one.
+    return (
+        f"{line}; not reviewed: {named}; and {_number(len(rest), 'file')} more ({lines_left:,})\n\n"
+        f"<details><summary>All that was not reviewed</summary>\n\n" + "\n".join(shown) + "\n\n</details>"
+    )
+
+
+# ----------------------------------------------------------------------------------------- comment
+
+
+def _body(finding: Finding, anchor: Anchor, voice: Voice) -> str:
+    parts = [
+        f"{_BADGES[finding.severity]} **{finding.severity.capitalize()}: {_title(finding, voice)}**",
+        markdown.block(finding.body, limit=_BODY, mask=voice.mask),
+    ]
+    # A forge applies a suggestion to the lines of the new file and to no others.
+    if finding.suggestion is not None and anchor.side == "RIGHT":
+        parts.append(markdown.suggestion(finding.suggestion, mask=voice.mask) or "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _title(finding: Finding, voice: Voice) -> str:
+    return markdown.inline(finding.title, limit=_TITLE, mask=voice.mask) or finding.category
+
+
+def _is_text(path: str) -> bool:
+    """Whether a forge's JSON can carry the path: one that is not UTF-8 is held with lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+# ----------------------------------------------------------------------------------------- summary
+
+
+def _headline(report: Report, chosen: Selection) -> str:
+    """The verdict, computed: the model has no word in it."""
+    total = len(chosen.shown) + chosen.below
+    left = report.ledger.changed_lines - report.ledger.reviewed_lines
+    if report.ledger.changed_lines == 0 and total == 0:
+        return "Nothing to review: no changed lines"
+    if total == 0:
+        if report.is_complete:
+            return "No findings; every changed line was reviewed"
+        if report.ledger.reviewed_lines == 0:
+            return "Nothing was reviewed"
+        return f"No findings in what was reviewed; {_number(left, 'changed line')} not reviewed"
+    worst = min((finding.severity for finding in chosen.shown), key=lambda severity: severity.rank, default=None)
+    headline = _number(total, "finding")
+    if worst is not None and total > 1:
+        headline += f", the worst {worst}"
+    elif worst is not None:
+        headline += f", {worst}"
+    return headline if report.is_complete else f"{headline}; {_number(left, 'changed line')} not reviewed"
+
+
+def _counts(chosen: Selection) -> str:
+    by_severity = Counter(finding.severity for finding in chosen.shown)
+    counts = " · ".join(
+        f"{_BADGES[severity]} {by_severity[severity]} {severity}" for severity in Severity if by_severity[severity]
+    )
+    at_lines = len(chosen.inline)
+    elsewhere = len(chosen.listed) + len(chosen.raised_before)
+    if not elsewhere:
+        return counts
+    return f"{counts}: {at_lines} at {'its line' if at_lines == 1 else 'their lines'}, {elsewhere} below"
+
+
+def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]:
+    rows = list(findings)
+    if not rows:
+        return []
+    lines = [f"**{title}**", ""]
+    for finding in rows[:_LISTED_FINDINGS]:
+        where = finding.path if finding.anchor is None else f"{finding.anchor.path}:{finding.anchor.line}"
+        said = markdown.inline(finding.body, limit=_ROW_BODY, mask=voice.mask)
+        title_ = _title(finding, voice)
+        lines.append(
+            f"- {_BADGES[finding.severity]} {markdown.code(where, mask=voice.mask)} **{title_}** {said}".rstrip()
+        )
+    if len(rows) > _LISTED_FINDINGS:
+        lines.append(f"- {_number(len(rows) - _LISTED_FINDINGS, 'finding')} more, less severe")
+    return ["\n".join(lines)]
+
+
+def _row(row: NotReviewed, mask: Mask | None) -> str:
+    path = markdown.inline(row.path, limit=200, mask=mask)
+    return f"{path} ({markdown.inline(row.reason, limit=200, mask=mask)}, {row.lines:,})"
+
+
+def _next_step(report: Report, chosen: Selection) -> str:
+    if not report.is_complete:
+        return "What was not reviewed needs a person's eyes, or another run once the reason is gone."
+    if chosen.shown:
+        return (
+            "Each finding is a claim to check. A push to this branch is reviewed anew; what was said is not repeated."
+        )
+    return ""
+
+
+def _footer(report: Report) -> str:
+    parts = [markdown.code(report.model, limit=100) if report.model else "", f"{report.head[:12]}"]
+    parts.append(_usage(report.usage))
+    return "<sub>" + " · ".join(part for part in parts if part) + "</sub>"
+
+
+def _usage(usage: Usage) -> str:
+    if not usage.requests:
+        return ""
+    about = "about " if usage.is_estimated else ""
+    cost = f" · {about}${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
+    return (
+        f"{_number(usage.requests, 'request')} · {about}{usage.input_tokens:,} input and"
+        f" {usage.output_tokens:,} output tokens{cost}"
+    )
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
