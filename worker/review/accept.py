@@ -1,0 +1,49 @@
+"""Accept what a webhook call or a caller asks for: decide, store, wake somebody."""
+
+from __future__ import annotations
+
+import structlog
+
+from worker.core.delivery import Delivery, Ignored, Policy, refusal
+from worker.core.errors import ReviewError
+from worker.core.job import Accepted, Intent, Priority
+from worker.ports import Jobs, Wake
+
+log = structlog.get_logger()
+
+
+async def accept_delivery(
+    delivery: Delivery, *, policy: Policy, jobs: Jobs, wake: Wake, settings_hash: str = "", settle_s: float = 0.0
+) -> Accepted | Ignored:
+    """Make a job of `delivery`, or say why not. Raises `Transient` when the store is away: nothing was written then."""
+    if (ignored := refusal(delivery, policy)) is not None:
+        log.info("delivery.ignored", reason=ignored.reason, change=str(delivery.ref), kind=delivery.event)
+        return ignored
+    intent = Intent(
+        ref=delivery.ref,
+        head=delivery.head,
+        priority=Priority.INTERACTIVE,
+        delivery=delivery.id,
+        settings_hash=settings_hash,
+        settle_s=settle_s,
+    )
+    return await accept(intent, jobs=jobs, wake=wake)
+
+
+async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:
+    """Store the job, then wake a worker for it. Raises `Transient` when the store is away."""
+    accepted = await jobs.accept(intent)
+    log.info(
+        "job.accepted" if accepted.is_new else "job.known",
+        job=accepted.job,
+        change=str(intent.ref),
+        head=intent.head[:12],
+        state=accepted.state,
+    )
+    if accepted.is_new:
+        try:
+            await wake.review(accepted.job, intent.priority)
+        except ReviewError as error:
+            # The job is stored and its wake-up is due: upkeep sends it. To answer an error now would be untrue.
+            log.warning("wake.failed", job=accepted.job, error=str(error))
+    return accepted

@@ -1,0 +1,244 @@
+"""Publish one job: the stored report → what the forge lacks of it → posted. Safe to run again after any death."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from worker.core import marker
+from worker.core.change import Change
+from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
+from worker.core.errors import LeaseLost, NotFound, OutcomeUnknown, Superseded
+from worker.core.job import Claim, Intent, Job, State
+from worker.core.marker import SUMMARY, Mark
+from worker.ports import Clock, Forge, Jobs, Posted
+from worker.review.records import REPORT, load_report
+
+log = structlog.get_logger()
+
+POSTED = "posted"
+"""The checkpoint that names what the forge confirmed; its own lists may lag behind."""
+NOTE = "note"
+"""The fingerprint of the plain comment that says why there is no review."""
+LOOKS_S = (2.0, 5.0, 10.0)
+"""Waits before each look for a post whose outcome is unknown: the forge may still be at it."""
+HEAD_LAG_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """The ports and settings of publishing, the same for all jobs of a forge."""
+
+    jobs: Jobs
+    clock: Clock
+    marker_key: bytes = field(repr=False)
+    voice: Voice = field(default_factory=Voice)
+    settle_s: float = 0.0
+    settings_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What one run did. `comments` were posted now, `already` before; `skipped` says why nothing was posted."""
+
+    comments: int = 0
+    already: int = 0
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one POST carries."""
+
+    text: str
+    fingerprint: str
+    """Of the review's own body: `SUMMARY`, or of a continuation."""
+    comments: tuple[Comment, ...]
+
+    def is_on(self, posted: Posted) -> bool:
+        if self.fingerprint == SUMMARY:
+            return posted.has_summary
+        return any(comment.fingerprint in posted.fingerprints for comment in self.comments)
+
+
+async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> Published:
+    """Post the review of a job in state reviewed or publishing, and move the job to its end.
+
+    Before each POST the lease is renewed and a newer head is looked for; an unknown outcome is looked
+    up before anything is posted again. Raises `Superseded`, `LeaseLost`, `Transient`, `OutcomeUnknown`
+    and `Refused` for the caller to answer; running again goes on where this ended.
+    """
+    jobs, job = publishing.jobs, claim.job
+    records = await jobs.load(job.id)
+    if REPORT not in records:
+        raise NotFound(f"Job {job.id} has no stored report. Review the change again: kimi-review dead retry {job.id}")
+    report = load_report(records[REPORT])
+    await jobs.advance(claim, State.PUBLISHING)
+    change = await _current(job, report.head, forge=forge, publishing=publishing)
+    if reason := _reason_to_skip(change):
+        await jobs.advance(claim, State.SKIPPED, reason=reason)
+        log.info("review.not_posted", reason=reason)
+        return Published(skipped=reason)
+
+    run = _Run(claim, change, forge, publishing, _known(records.get(POSTED)))
+    posted = await run.look()
+    wanted = comments(report, publishing.voice, raised=posted.earlier)
+    missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
+    summary = "" if posted.has_summary else summary_text(report, publishing.voice, raised=posted.earlier)
+    for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
+        await run.post(batch)
+    done = f"posted {len(missing)} comments" + ("" if posted.has_summary else " and the summary")
+    if posted.has_summary and not missing:
+        done = "everything was posted before"
+    await jobs.advance(claim, State.DONE, reason=done)
+    log.info("review.published", comments=len(missing), already_posted=len(wanted) - len(missing))
+    return Published(comments=len(missing), already=len(wanted) - len(missing))
+
+
+async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishing) -> bool:
+    """Say once on the change why it got no review. Whether something was posted now."""
+    change = await forge.change(job.ref)
+    if _reason_to_skip(change) or change.head != job.head:
+        return False
+    if NOTE in await forge.noted(change):
+        return False
+    text = note_text(reason, mask=publishing.voice.mask)
+    await forge.note(change, f"{_mark(job, change, NOTE, publishing.marker_key)}\n{text}")
+    log.info("review.noted", reason=reason)
+    return True
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of publishing; `known` grows with every POST that the forge confirmed."""
+
+    claim: Claim
+    change: Change
+    forge: Forge
+    publishing: Publishing
+    known: Posted
+
+    async def look(self) -> Posted:
+        """What is on the change: by the forge's lists, and by what it confirmed to an earlier run of this job."""
+        seen = await self.forge.posted(self.change)
+        return Posted(
+            has_summary=seen.has_summary or self.known.has_summary,
+            fingerprints=seen.fingerprints | self.known.fingerprints,
+            earlier=seen.earlier - self.known.fingerprints,
+        )
+
+    async def post(self, batch: _Batch) -> None:
+        await self._check()
+        try:
+            await self._send(batch)
+        except OutcomeUnknown as error:
+            log.warning("forge.outcome_unknown", error=str(error))
+            await self.publishing.jobs.decided(self.claim.job.id, "post.outcome_unknown", str(error))
+            if not await self._arrived(batch):
+                await self._check()
+                await self._send(batch)
+        await self._confirmed(batch)
+
+    async def _send(self, batch: _Batch) -> None:
+        await self.forge.post(
+            self.change,
+            summary=self._marked(batch.text, batch.fingerprint),
+            comments=[
+                Comment(
+                    path=comment.path,
+                    side=comment.side,
+                    start_line=comment.start_line,
+                    line=comment.line,
+                    body=self._marked(comment.body, comment.fingerprint),
+                    fingerprint=comment.fingerprint,
+                )
+                for comment in batch.comments
+            ],
+        )
+
+    async def _arrived(self, batch: _Batch) -> bool:
+        for wait_s in LOOKS_S:
+            await self.publishing.clock.sleep(wait_s)
+            if batch.is_on(await self.forge.posted(self.change)):
+                return True
+        return False
+
+    async def _check(self) -> None:
+        """Raise `Superseded` or `LeaseLost` unless this run may still post. The lease then outlasts the POST."""
+        jobs, job = self.publishing.jobs, self.claim.job
+        await jobs.renew(self.claim)
+        if await jobs.is_current(self.claim):
+            return
+        newer = await jobs.get(job.id)
+        if newer is not None and newer.superseded_by:
+            raise Superseded(f"{job.ref} moved on to {newer.superseded_by[:12]}", by=newer.superseded_by)
+        raise LeaseLost(f"The lease of job {job.id} is gone: another worker has it or it ended.")
+
+    async def _confirmed(self, batch: _Batch) -> None:
+        self.known = Posted(
+            has_summary=self.known.has_summary or batch.fingerprint == SUMMARY,
+            fingerprints=self.known.fingerprints | {comment.fingerprint for comment in batch.comments},
+        )
+        record = {"summary": self.known.has_summary, "fingerprints": sorted(self.known.fingerprints)}
+        await self.publishing.jobs.save(self.claim, POSTED, json.dumps(record).encode())
+        await self.publishing.jobs.decided(
+            self.claim.job.id, "review.posted", f"{batch.fingerprint}, {len(batch.comments)} comments"
+        )
+
+    def _marked(self, text: str, fingerprint: str) -> str:
+        return f"{_mark(self.claim.job, self.change, fingerprint, self.publishing.marker_key)}\n{text}"
+
+
+def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int) -> Iterator[_Batch]:
+    """The POSTs in order: the summary with the worst findings first, then continuations."""
+    slices = [tuple(missing[at : at + size]) for at in range(0, len(missing), size)]
+    if summary:
+        yield _Batch(summary, SUMMARY, slices.pop(0) if slices else ())
+    last = total - sum(len(part) for part in slices)
+    for part in slices:
+        first, last = last + 1, last + len(part)
+        yield _Batch(continued_text(first=first, last=last, total=total), f"continued-{first}", part)
+
+
+async def _current(job: Job, head: str, *, forge: Forge, publishing: Publishing) -> Change:
+    """The change as it is now; raises `Superseded` when its head is not the one the report read."""
+    change = await forge.change(job.ref)
+    if change.head != head and change.state == "open":
+        # A forge's replicas may lag behind what it told us a moment ago.
+        await publishing.clock.sleep(HEAD_LAG_S)
+        change = await forge.change(job.ref)
+    if change.head != head and change.state == "open":
+        # The newer head has a job before this one ends, even if its delivery never came.
+        await publishing.jobs.accept(
+            Intent(
+                ref=job.ref,
+                head=change.head,
+                priority=job.priority,
+                settings_hash=publishing.settings_hash,
+                settle_s=publishing.settle_s,
+            )
+        )
+        raise Superseded(f"{job.ref} moved on to {change.head[:12]}", by=change.head)
+    return change
+
+
+def _reason_to_skip(change: Change) -> str:
+    if change.state != "open":
+        return f"the change is {change.state}"
+    if change.is_locked:
+        return "the conversation is locked, nothing can be posted"
+    return ""
+
+
+def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:
+    return marker.write(Mark(job=job.id, head=change.head, fingerprint=fingerprint), key=key, ref=change.ref)
+
+
+def _known(record: bytes | None) -> Posted:
+    if record is None:
+        return Posted()
+    said = json.loads(record)
+    return Posted(has_summary=bool(said["summary"]), fingerprints=frozenset(said["fingerprints"]))
