@@ -1,0 +1,130 @@
+"""The Celery queue: messages that wake a worker for a job and carry nothing but its id.
+
+A message may be lost, late or there twice; the job records decide (`jobs.py`), and upkeep wakes what was forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import redis.asyncio
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker.core.errors import Unreachable
+from worker.core.job import Priority, Stage
+from worker.storage.connection import answering, broker_url
+
+TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review.publish"}
+"""Jobs are sent by name, so the program needs no import of its door to Celery."""
+
+MESSAGE_PRIORITY: Mapping[Priority, int] = {Priority.INTERACTIVE: 0, Priority.BATCH: 9}
+"""0 is taken first. The order of the queues alone would not do: kombu keeps their names in a set."""
+
+SEND_TIMEOUT_S = 2.0
+
+
+def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int = 4) -> Celery:
+    """The Celery application, for workers and for those who only send. Every setting has its reason beside it."""
+    app = Celery("kimi-review", broker=broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        # The job record holds the outcome; a result would be a second truth that nobody reads.
+        task_ignore_result=True,
+        result_backend=None,
+        # Only ids travel, as JSON: a message can execute nothing.
+        task_serializer="json",
+        accept_content=["json"],
+        # Nobody but us declares queues; a message for another one is an error at the sender.
+        task_create_missing_queues=False,
+        task_queues={priority.value: {"routing_key": priority.value} for priority in Priority},
+        task_default_queue=Priority.INTERACTIVE.value,
+        # A message is acknowledged once its task has returned. What failed is retried by the record, not by Celery.
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=True,
+        task_reject_on_worker_lost=True,
+        # A message waits in Redis, where another worker can take it, and not in the memory of a busy one.
+        worker_prefetch_multiplier=1,
+        # Threads: a review waits for the network nearly all the time; 30 at once take 76 MB instead of 1 GB, and
+        # unlike with gevent a killed worker's messages come back.
+        worker_pool="threads",
+        worker_concurrency=threads,
+        # A reset connection does not stop reviews: their leases are renewed over another one.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Without it a worker gives up for good after 100 attempts.
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=SEND_TIMEOUT_S,
+        # Sending fails fast: the record is written already, and upkeep sends it again.
+        task_publish_retry=False,
+        # The log is ours (`worker/logs.py`).
+        worker_hijack_root_logger=False,
+        worker_log_color=False,
+        # Nobody listens to events, and a worker that gossips costs the broker a message per second and worker.
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_consumer="worker.consumer:Consumer",
+        broker_transport_options={
+            # A safety net below the lease, which recovers within seconds.
+            "visibility_timeout": visibility_timeout_s,
+            # By default these two come to a sweep every 100 s.
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "unacked_restore_limit": 500,
+            # Without them a connection that was dropped without a word stalls the worker for good.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 5,
+            # Strictly in this order over all queues; the default steps would leave 9 among 6 to 9.
+            "priority_steps": sorted(MESSAGE_PRIORITY.values()),
+            "queue_order_strategy": "round_robin",
+            # Connecting for a message to send is tried once: kombu would try for ever.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
+        },
+    )
+    return app
+
+
+class CeleryWake:
+    """Implements `ports.Wake`. `client` reads the lengths of the queues; it is the same Redis as the broker."""
+
+    def __init__(self, app: Celery, client: redis.asyncio.Redis) -> None:
+        self._app = app
+        self._client = client
+
+    async def review(self, job_id: str, priority: Priority) -> None:
+        await self._send(Stage.REVIEW, job_id, priority)
+
+    async def publish(self, job_id: str, priority: Priority) -> None:
+        await self._send(Stage.PUBLISH, job_id, priority)
+
+    async def waiting(self, priority: Priority) -> int:
+        with answering():
+            return int(await self._client.llen(queue_key(priority)))
+
+    async def _send(self, stage: Stage, job_id: str, priority: Priority) -> None:
+        try:
+            # kombu blocks; a thread keeps the event loop free.
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await asyncio.to_thread(self._send_and_wait, stage, job_id, priority)
+        except (OperationalError, OSError, TimeoutError) as error:
+            raise Unreachable(f"The queue does not answer ({type(error).__name__}). Check REDIS_URL.") from error
+
+    def _send_and_wait(self, stage: Stage, job_id: str, priority: Priority) -> None:
+        self._app.send_task(
+            TASKS[stage],
+            args=[job_id],
+            queue=priority.value,
+            priority=MESSAGE_PRIORITY[priority],
+            retry=False,
+            ignore_result=True,
+        )
+
+
+def queue_key(priority: Priority) -> str:
+    """The list in which kombu keeps the messages: those of priority 0 under the queue's own name."""
+    step = MESSAGE_PRIORITY[priority]
+    return f"{priority.value}\x06\x16{step}" if step else priority.value
