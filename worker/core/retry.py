@@ -71,6 +71,21 @@ def decide(error: Exception, *, attempt: int, elapsed_s: float, random: float) -
     return Retry(wait_s)
 
 
+JOB_RULE = Rule(attempts=12, base_s=5.0, cap_s=600.0, total_s=float("inf"))
+"""For a job as a whole, after the calls in it have spent their own attempts: about an hour of a forge's absence."""
+
+
+def decide_job(error: Transient, *, attempt: int, random: float) -> Retry | GiveUp:
+    """Decide what follows `error`, which ended the job's `attempt`-th attempt (the first is 1).
+
+    Half of the wait is certain and half is jitter: a job holds nothing while it waits, and at once would be in vain.
+    """
+    if attempt >= JOB_RULE.attempts:
+        return GiveUp(f"{attempt} attempts are spent")
+    ceiling_s = min(JOB_RULE.cap_s, JOB_RULE.base_s * 2.0 ** min(attempt - 1, 64))
+    return Retry(max(floor_s(error), ceiling_s / 2) + random * ceiling_s / 2)
+
+
 def rule_for(error: Transient) -> Rule:
     """The row of `RULES` that an error belongs to."""
     return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)

@@ -1,0 +1,94 @@
+"""Wake what is due, and tell changes why they got no review. One process of the fleet does it at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from worker.core.errors import NotNow, Refused, ReviewError, Transient
+from worker.core.job import Due, Job, Priority, Stage
+from worker.ports import Clock, Jobs, Wake
+
+log = structlog.get_logger()
+
+TICK_S = 1.0
+LEAD_S = 5.0
+"""Another process takes over so long after this one was last seen."""
+ROOM = 200
+"""Messages that may wait per queue before no more are sent: the index of due jobs is the real queue, so a hundred
+thousand jobs that wait cost no more than these."""
+REWAKE_S = 10.0
+TELL_AGAIN_S = 300.0
+TRIM_EVERY_S = 3600.0
+QUIET_S = 30.0
+"""How long the absence of the store is not said again."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """The timer's work. `tell` posts a note on the change of a dead letter; a process without forges has none."""
+
+    jobs: Jobs
+    wake: Wake
+    clock: Clock
+    who: str
+    tell: Callable[[Job], Awaitable[object]] | None = None
+    _trimmed_at: float = float("-inf")
+    _warned_at: float = float("-inf")
+
+    async def run(self, is_stopping: Callable[[], bool]) -> None:
+        """Tick until asked to stop; an absent store is waited for."""
+        while not is_stopping():
+            try:
+                await self.tick()
+            except ReviewError as error:
+                if self.clock.monotonic() - self._warned_at > QUIET_S:
+                    self._warned_at = self.clock.monotonic()
+                    log.warning("upkeep.failed", error=str(error))
+            await self.clock.sleep(TICK_S)
+
+    async def tick(self) -> int:
+        """Do what is to be done now, if this process leads. How many jobs were woken.
+
+        Raises `Unreachable` when the store is away.
+        """
+        if not await self.jobs.leads(self.who, for_s=LEAD_S):
+            return 0
+        woken = 0
+        for priority in Priority:
+            woken += await self._wake(priority)
+        if self.tell is not None:
+            await self._tell(self.tell)
+        if self.clock.monotonic() - self._trimmed_at > TRIM_EVERY_S:
+            await self.jobs.trim()
+            self._trimmed_at = self.clock.monotonic()
+        return woken
+
+    async def _wake(self, priority: Priority) -> int:
+        room = ROOM - await self.wake.waiting(priority)
+        if room <= 0:
+            return 0
+        due = await self.jobs.due(priority, limit=room, again_s=REWAKE_S)
+        for job in due:
+            await self._send(job)
+        return len(due)
+
+    async def _send(self, due: Due) -> None:
+        if due.stage is Stage.PUBLISH:
+            await self.wake.publish(due.job, due.priority)
+        else:
+            await self.wake.review(due.job, due.priority)
+
+    async def _tell(self, tell: Callable[[Job], Awaitable[object]]) -> None:
+        for job in await self.jobs.untold(limit=5, again_s=TELL_AGAIN_S):
+            try:
+                await tell(job)
+            except (Transient, NotNow) as error:
+                log.warning("note.postponed", job=job.id, error=str(error))
+                continue
+            except Refused as error:
+                # A change that is gone, or a token that may not write: asking again would change nothing.
+                log.warning("note.refused", job=job.id, error=str(error))
+            await self.jobs.told(job.id)
