@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -15,19 +16,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker import __version__
-from worker.core.errors import ReviewError, Transient
-from worker.core.job import Job
+from worker.core.errors import ReviewError
 from worker.ingress import metrics, status_page
 from worker.ingress.access import may_read
 from worker.ingress.answers import refused
 from worker.ingress.body import BodyReader
-from worker.ingress.intake import STORE_TIMEOUT_S, Intake
+from worker.ingress.intake import STORE_AWAY, STORE_TIMEOUT_S, Intake
 from worker.ingress.site import Site
 
 log = structlog.get_logger()
 
 CHECK_TIMEOUT_S = 1.8
-SHOWN_JOBS = 100
+SHOWN_JOBS = 50
 
 
 def create_app(site: Site, *, reader: BodyReader | None = None) -> Starlette:
@@ -68,31 +68,35 @@ class _Pages:
     async def metrics(self, request: Request) -> Response:
         if not may_read(request, self._site.api_token):
             return refused(401, "Send the header Authorization: Bearer API_TOKEN.", www_authenticate="Bearer")
-        jobs = await self._newest()
-        if jobs is not None:
-            self._counters.jobs(jobs)
+        with suppress(*STORE_AWAY):  # what the door itself counted is told all the same
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                self._counters.jobs(await self._site.jobs.counts())
         return Response(self._counters.exposition(), media_type=metrics.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
         is_known = may_read(request, self._site.api_token)
         if "details" in request.query_params and not is_known:
             return refused(401, "Log in with API_TOKEN as the password.", www_authenticate='Basic realm="kimi-review"')
-        jobs = await self._newest()
         html = status_page.page(
-            jobs,
+            await self._standing(shows_jobs=is_known),
             provider=self._site.provider,
             is_known_reader=is_known,
             now=datetime.now(UTC),
             version=f"version {__version__}",
         )
-        return HTMLResponse(html, status_code=200 if jobs is not None else 503, headers=status_page.HEADERS)
+        return HTMLResponse(html, headers=status_page.HEADERS)
 
-    async def _newest(self) -> list[Job] | None:
-        """The newest jobs; None when the store is away."""
+    async def _standing(self, *, shows_jobs: bool) -> status_page.Standing | None:
+        """None when the store is away."""
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                return list(await self._site.jobs.list(limit=SHOWN_JOBS))
-        except (Transient, TimeoutError):
+                jobs = self._site.jobs
+                return status_page.Standing(
+                    counts=await jobs.counts(),
+                    newest=await jobs.list(limit=SHOWN_JOBS) if shows_jobs else (),
+                    paused=await jobs.paused(),
+                )
+        except STORE_AWAY:
             return None
 
     async def _check(self, name: str) -> tuple[bool, str]:

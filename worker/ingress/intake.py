@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from worker.core.change import ChangeRef
 from worker.core.delivery import Ignored
-from worker.core.errors import BadInput, NotSigned, Transient
+from worker.core.errors import BadInput, ConfigurationError, NotSigned, Transient
 from worker.core.job import Accepted, Intent, Priority
 from worker.ingress.access import is_bearer
 from worker.ingress.answers import accepted, job_json, refused
@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 STORE_TIMEOUT_S = 1.8
 """A forge that waits learns within two seconds that the store is away, and keeps the delivery for redelivery."""
+
+STORE_AWAY = (Transient, ConfigurationError, TimeoutError)
+"""How it shows: no answer, our login declined, or silence."""
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?"
 
@@ -75,6 +78,7 @@ class Intake:
             log.warning("delivery.refused", forge=forge, status=400, reason=str(error))
             return refused(400, str(error))
         if isinstance(said, Ignored):
+            log.info("delivery.ignored", forge=forge, reason=said.reason)
             return self._answer(forge, said)
         with structlog.contextvars.bound_contextvars(change=str(said.ref), delivery=said.id):
             return await self._stored(forge, self._site.accept(said))
@@ -111,7 +115,7 @@ class Intake:
                 if job is None:
                     return refused(404, "There is no job of this id. It may have been dropped, or the id is cut off.")
                 return JSONResponse(job_json(job, tuple(await self._site.jobs.decisions(name))))
-        except (Transient, TimeoutError):
+        except STORE_AWAY:
             return refused(503, "The job store cannot be reached.", retry_after="5")
 
     def _denied(self, request: Request) -> Response | None:
@@ -125,7 +129,7 @@ class Intake:
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 outcome = await storing
-        except (Transient, TimeoutError) as error:
+        except STORE_AWAY as error:
             reason = str(error) or f"no answer within {STORE_TIMEOUT_S} s"
             self._counters.delivery(forge, "refused", "store away")
             log.error("delivery.not_stored", forge=forge, reason=reason)
@@ -135,12 +139,8 @@ class Intake:
     def _answer(self, forge: str, outcome: Accepted | Ignored) -> Response:
         if isinstance(outcome, Ignored):
             self._counters.delivery(forge, "ignored", outcome.reason)
-            log.info("delivery.ignored", forge=forge, reason=outcome.reason)
         else:
             self._counters.delivery(forge, "accepted", "new" if outcome.is_new else "known")
-            log.info(
-                "delivery.accepted", forge=forge, job=outcome.job, state=outcome.state.value, is_new=outcome.is_new
-            )
         return accepted(outcome)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from worker.core.job import Job, State
+from worker.core.job import State
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -26,7 +26,7 @@ class Counters:
         self._answered = Histogram(
             "kimi_review_answer_seconds", "Time to answer a call.", ["route", "status"], registry=self._registry
         )
-        self._jobs = Gauge("kimi_review_jobs", "Jobs by state, of the newest ones.", ["state"], registry=self._registry)
+        self._jobs = Gauge("kimi_review_jobs", "Jobs by state.", ["state"], registry=self._registry)
 
     def delivery(self, forge: str, outcome: str, reason: str) -> None:
         """`reason` is one of few constant phrases, never a text from outside."""
@@ -35,10 +35,9 @@ class Counters:
     def answered(self, route: str, status: int, seconds: float) -> None:
         self._answered.labels(route, str(status)).observe(seconds)
 
-    def jobs(self, jobs: list[Job]) -> None:
-        count = Tally(job.state for job in jobs)
+    def jobs(self, counts: Mapping[State, int]) -> None:
         for state in State:
-            self._jobs.labels(state.value).set(count[state])
+            self._jobs.labels(state.value).set(counts.get(state, 0))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

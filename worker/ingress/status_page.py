@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
@@ -46,10 +46,19 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the work stands. `paused` is the reason in words, empty when the fleet works."""
+
+    counts: Mapping[State, int]
+    newest: Sequence[Job] = ()
+    paused: str = ""
+
+
 def page(
-    jobs: Sequence[Job] | None, *, provider: Mapping[str, str], is_known_reader: bool, now: datetime, version: str
+    standing: Standing | None, *, provider: Mapping[str, str], is_known_reader: bool, now: datetime, version: str
 ) -> str:
-    """The page's HTML. `jobs` are the newest ones, None when the store is away.
+    """The page's HTML; `standing` is None when the store is away.
 
     Who has no token sees counts alone: names of repositories and reasons may be private.
     """
@@ -59,27 +68,32 @@ def page(
         f'<meta http-equiv="refresh" content="15"><style>{_STYLE}</style></head><body><main>',
         f'<h1>kimi-review</h1><p class="soft">{escape(version)} · as of {now:%Y-%m-%d %H:%M:%S} UTC</p>',
     ]
-    if jobs is None:
+    if standing is None:
         parts.append(
             '<p class="alarm">The job store cannot be reached. Deliveries are answered with 503 meanwhile.</p>'
         )
     else:
-        parts.append(_counts(jobs))
+        if standing.paused:
+            why = f": {escape(standing.paused)}" if is_known_reader else "."
+            parts.append(f'<p class="alarm">Paused{why}</p>')
+        parts.append(_counts(standing.counts))
     if is_known_reader:
         facts = "".join(f"<span>{escape(key)} <code>{escape(value)}</code></span>" for key, value in provider.items())
         parts.append(f'<div class="facts">{facts}</div>')
-        parts.append(_table(jobs or [], now))
+        if standing is not None:
+            parts.append(_table(standing.newest, now))
     else:
-        parts.append('<p class="soft">Repositories and reasons need a login: <a href="/?details">show them</a>,')
-        parts.append(" any name, <code>API_TOKEN</code> as the password.</p>")
+        parts.append(
+            '<p class="soft">Repositories and reasons need a login: <a href="/?details">show them</a>, any name,'
+            " <code>API_TOKEN</code> as the password.</p>"
+        )
     parts.append("</main></body></html>")
     return "".join(parts)
 
 
-def _counts(jobs: Sequence[Job]) -> str:
-    count = Counter(job.state for job in jobs)
-    rows = "".join(f'<li><b class="{state}">{count[state]}</b>{state}</li>' for state in State)
-    return f'<h2>The newest {len(jobs)} jobs, by state</h2><ul class="counts">{rows}</ul>'
+def _counts(counts: Mapping[State, int]) -> str:
+    rows = "".join(f'<li><b class="{state.value}">{counts.get(state, 0)}</b>{state.value}</li>' for state in State)
+    return f'<h2>Jobs by state</h2><ul class="counts">{rows}</ul>'
 
 
 def _table(jobs: Sequence[Job], now: datetime) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -74,6 +75,13 @@ class Store:
     async def list(self, *, states: Sequence[State] = (), limit: int = 100) -> Sequence[Job]:
         await self._reach()
         return [job for job in reversed(self.jobs.values()) if not states or job.state in states][:limit]
+
+    async def counts(self) -> Mapping[State, int]:
+        await self._reach()
+        return Counter(job.state for job in self.jobs.values())
+
+    async def paused(self) -> str:
+        return ""
 
 
 async def refuse_connection() -> None:
