@@ -198,7 +198,7 @@ class ServiceSettings(_Group):
     )
     worker_threads: int = Field(default=4, ge=1, le=64, description="Reviews that one worker process runs at once.")
     job_lease_s: float = Field(
-        default=60, ge=5, description="Seconds until a dead worker's job is given to another; renewed while it works."
+        default=20, ge=5, description="Seconds until a dead worker's job is given to another; renewed while it works."
     )
     job_deadline_s: float = Field(default=3000, gt=0, description="Seconds that one run of a job may take in all.")
     queue_visibility_timeout_s: int = Field(
