@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 import httpx
 
@@ -54,7 +56,14 @@ def open_client(endpoint: Endpoint, *, timeout_s: float | None, use_env_proxies:
         timeout=httpx.Timeout(timeout_s, connect=ANSWER_WITHIN_S),
         follow_redirects=False,
         trust_env=use_env_proxies and not is_loopback(endpoint.host),
+        verify=_tls(),
     )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Read once: the authorities' certificates take longer to load than a handshake."""
+    return httpx.create_ssl_context()
 
 
 async def models_offered(endpoint: Endpoint, *, now: datetime) -> list[str]:

@@ -1,0 +1,100 @@
+"""Retry or give up: by error class, bounded in attempts and in time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.errors import (
+    AnswerCutOff,
+    ContentFiltered,
+    EmptyAnswer,
+    NoBalance,
+    NotAuthorised,
+    Overloaded,
+    ParameterRefused,
+    QuotaUsedUp,
+    RateLimited,
+    RequestTooLong,
+    Stalled,
+    Transient,
+    UnknownModel,
+    Unreachable,
+)
+from worker.core.retry import RATE_WINDOW_S, GiveUp, Retry, decide, rule_for
+
+TRANSIENT = [Overloaded("x"), RateLimited("x"), Stalled("x"), EmptyAnswer("x"), Unreachable("x"), Transient("x")]
+transient = st.sampled_from(TRANSIENT)
+uniform = st.floats(0, 1, exclude_max=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotAuthorised("x"),
+        UnknownModel("x"),
+        NoBalance("x"),
+        QuotaUsedUp("x"),
+        RequestTooLong("x"),
+        AnswerCutOff("x"),
+        ContentFiltered("x"),
+        ParameterRefused("x", parameter="thinking"),
+        ValueError("a fault of ours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_succeed_later_is_never_retried(error: Exception) -> None:
+    assert isinstance(decide(error, attempt=1, elapsed_s=0, random=0), GiveUp)
+
+
+@given(transient, st.integers(1, 2000), st.floats(0, 1e6), uniform)
+def test_a_wait_is_bounded_by_the_rule(error: Transient, attempt: int, elapsed_s: float, random: float) -> None:
+    rule = rule_for(error)
+    verdict = decide(error, attempt=attempt, elapsed_s=elapsed_s, random=random)
+    if isinstance(verdict, Retry):
+        assert attempt < rule.attempts
+        assert 0 <= verdict.wait_s <= rule.cap_s
+        assert elapsed_s + verdict.wait_s <= rule.total_s
+
+
+@given(transient, uniform)
+def test_every_transient_error_ends_even_if_it_never_heals(error: Transient, random: float) -> None:
+    attempt, elapsed_s = 1, 0.0
+    while isinstance(verdict := decide(error, attempt=attempt, elapsed_s=elapsed_s, random=random), Retry):
+        attempt, elapsed_s = attempt + 1, elapsed_s + verdict.wait_s
+    assert attempt <= rule_for(error).attempts
+    assert elapsed_s <= rule_for(error).total_s
+
+
+def test_the_ceiling_doubles_with_each_attempt_up_to_the_cap() -> None:
+    waits = [decide(Unreachable("x"), attempt=n, elapsed_s=0, random=0.999999) for n in range(1, 6)]
+    assert [round(wait.wait_s, 1) for wait in waits if isinstance(wait, Retry)] == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_jitter_is_full() -> None:
+    assert decide(Overloaded("x"), attempt=5, elapsed_s=0, random=0.0) == Retry(0.0)
+    assert decide(Overloaded("x"), attempt=5, elapsed_s=0, random=0.5) == Retry(16.0)
+
+
+@given(transient, st.floats(0, 100), uniform)
+def test_the_servers_wish_is_a_floor(error: Transient, wish_s: float, random: float) -> None:
+    asked = type(error)("x", retry_after_s=wish_s)
+    verdict = decide(asked, attempt=1, elapsed_s=0, random=random)
+    assert isinstance(verdict, GiveUp) or verdict.wait_s >= wish_s
+
+
+def test_a_wish_beyond_the_total_is_given_up_at_once_rather_than_cut_short() -> None:
+    assert isinstance(decide(Overloaded("x", retry_after_s=7200), attempt=1, elapsed_s=0, random=0), GiveUp)
+
+
+@pytest.mark.parametrize("limit", ["rpm", "tpm"])
+def test_one_second_is_too_short_for_a_limit_that_counts_minutes(limit: str) -> None:
+    error = RateLimited("max RPM: 3", retry_after_s=1, limit=limit)  # type: ignore[arg-type] # of a parametrised str
+    verdict = decide(error, attempt=1, elapsed_s=0, random=0)
+    assert verdict == Retry(RATE_WINDOW_S)
+
+
+def test_one_second_is_obeyed_for_concurrency() -> None:
+    error = RateLimited("max organization concurrency: 1", retry_after_s=1, limit="concurrency")
+    assert decide(error, attempt=1, elapsed_s=0, random=0) == Retry(1.0)
