@@ -15,9 +15,6 @@ from worker.checkout.process import Bounds, GitRunner, TimedOut
 from worker.core.errors import ReviewError, Transient, Unprocessable, Unreachable, WrongEndpoint
 from worker.ports import Remote
 
-# One fetch adds one pack, and git looks into each in turn.
-_PACKS = 60
-
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
@@ -59,7 +56,7 @@ class Fetch:
 
     def consolidate(self, lock: int) -> None:
         """Make one pack of many. Readers go on: git looks again when a pack it knew is gone."""
-        if self.mirror.packs() <= _PACKS:
+        if self.mirror.packs() <= self.limits.packs:
             return
         runner = replace(self._writer(), held=(lock,), protocols="none")
         bounds = Bounds(total_s=self.limits.fetch_total_s)
@@ -80,7 +77,8 @@ class Fetch:
     def below(self, tree: str, *, blob_limit_bytes: int) -> None:
         """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
         with self.exclusive() as lock:
-            options = [f"--filter=blob:limit={blob_limit_bytes}"]
+            # The tree is here already, so git would see nothing to do; --refetch asks for it as if it were not.
+            options = ["--refetch", f"--filter=blob:limit={blob_limit_bytes}"]
             self._fetch(options, [tree], lock, self.limits.fetch_bytes, negotiates=False)
 
     def known_large(self) -> set[str]:

@@ -27,5 +27,7 @@ class CheckoutLimits:
     """Of diff text held in memory; what lies beyond is named in `Snapshot.cut`."""
     mirrors_bytes: int = 20_000_000_000
     """All mirrors together; the least recently used go first."""
+    packs: int = 60
+    """One fetch adds one pack, and git looks into each in turn: more than these become one."""
     context_lines: int = 3
     """Unchanged lines around a hunk. Forges take comments within three lines of a change; evidence shows more."""

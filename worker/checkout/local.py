@@ -97,12 +97,17 @@ def _open(repository: Path, base: str, head: str, scratch: Path, limits: Checkou
 
 
 def _locate(theirs: GitRunner, repository: Path) -> _Source:
-    command = ["rev-parse", "--path-format=absolute", "--show-object-format"]
-    done = theirs.run([*command, "--git-path", "objects", "--git-path", "shallow"], bounds=_STEP)
-    rows = done.output.split(b"\n")
-    if done.code != 0 or len(rows) < 3:
-        raise BadInput(f"{repository} is not a git repository: {last_words(done.errors)}")
-    return _Source(Path(os.fsdecode(rows[1])), Path(os.fsdecode(rows[2])), rows[0].decode("ascii"))
+    def ask(*question: str) -> bytes:
+        done = theirs.run(["rev-parse", "--path-format=absolute", *question], bounds=_STEP)
+        if done.code != 0:
+            raise BadInput(f"{repository} is not a git repository: {last_words(done.errors)}")
+        return done.output.removesuffix(b"\n")
+
+    return _Source(
+        objects=Path(os.fsdecode(ask("--git-path", "objects"))),
+        shallow=Path(os.fsdecode(ask("--git-path", "shallow"))),
+        object_format=ask("--show-object-format").decode("ascii"),
+    )
 
 
 def _commit(theirs: GitRunner, name: str, repository: Path) -> str:

@@ -232,7 +232,16 @@ class ObjectTree:
         # git would normalise or refuse these; no tree holds them as one entry.
         if not raw or b"\0" in raw or raw.startswith(b"/") or b".." in raw.split(b"/"):
             return None
-        command = ["ls-tree", "-z", "--full-tree", "--end-of-options", _sha(revision), "--", path]
+        command = [
+            "--literal-pathspecs",
+            "ls-tree",
+            "-z",
+            "--full-tree",
+            "--end-of-options",
+            _sha(revision),
+            "--",
+            path,
+        ]
         done = self._run(command, 1_000_000)
         self._expect(done, "a tree")
         for row in done.output.split(b"\0"):
@@ -253,7 +262,11 @@ class ObjectTree:
         command = ["grep", "-z", "-n", "-I", "-F", "--no-color", "--full-name", "--max-count=5"]
         command += ["--no-textconv", "--no-recurse-submodules", "--threads=2", "-e", literal, sha, "--"]
         try:
-            output = self._run(command, 4_000_000).output
+            done = self._run(command, 4_000_000)
+            # 1 is "nothing found", and a blob that is not here for its size is not searched.
+            if done.code != 1:
+                self._expect(done, "a search")
+            output = done.output
         except OutputTooLong as error:
             # What was found so far is enough: the caller asks for a few.
             output = error.output[: error.output.rfind(b"\n") + 1]
@@ -285,7 +298,8 @@ class ObjectTree:
         try:
             return self.git.run(command, bounds=bounds, stdin=stdin)
         except TimedOut as error:
-            raise Stalled(f"git {command[0]} took longer than {self.limits.read_total_s:g} s; it was ended.") from error
+            name = next(word for word in command if not word.startswith("-"))
+            raise Stalled(f"git {name} took longer than {self.limits.read_total_s:g} s; it was ended.") from error
 
     def _expect(self, done: Finished, what: str) -> None:
         if done.code == 0:

@@ -1,0 +1,211 @@
+"""A folder is read as its objects: whatever its configuration would like git to run, does not run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.git_server import BareRepository, git
+from worker.checkout import CheckoutLimits, open_local
+from worker.core.change import Snapshot
+from worker.core.errors import BadInput, Unprocessable
+
+
+def snapshot(repository: Path, revisions: str) -> Snapshot:
+    async def run() -> Snapshot:
+        async with open_local(repository, revisions) as tree:
+            found = await tree.snapshot()
+            await tree.search("one", revision=found.head)
+            await tree.read("a.py", revision=found.head)
+            return found
+
+    return asyncio.run(run())
+
+
+def repository_at(path: Path) -> tuple[Path, str, str]:
+    """A work tree with two commits on main; their ids."""
+    path.mkdir(parents=True)
+    git(path, "init", "--quiet", "--initial-branch=main")
+    commits = []
+    for text in ("one\n", "two\n"):
+        (path / "a.py").write_text(text)
+        git(path, "add", "a.py")
+        git(path, "commit", "--quiet", "-m", text)
+        commits.append(git(path, "rev-parse", "HEAD"))
+    return path, commits[0], commits[1]
+
+
+def test_a_range_shows_what_a_change_of_b_into_a_would_show(tmp_path: Path) -> None:
+    repository, first, second = repository_at(tmp_path / "repo")
+    git(repository, "checkout", "--quiet", "-b", "side", first)
+    (repository / "b.py").write_text("side\n")
+    git(repository, "add", "b.py")
+    git(repository, "commit", "--quiet", "-m", "side")
+    found = snapshot(repository, "main..side")
+    assert found.base == first
+    assert b"+side" in found.diff
+    assert b"two" not in found.diff
+    assert snapshot(repository, "HEAD~1..main").head == second
+
+
+def test_nothing_that_a_repository_configures_is_run(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    owned = tmp_path / "owned"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch {owned}\n")
+    script.chmod(0o755)
+    for key in (
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.pager",
+        "core.askPass",
+        "core.gitProxy",
+        "core.editor",
+        "core.alternateRefsCommand",
+        "diff.external",
+        "diff.evil.textconv",
+        "diff.evil.command",
+        "filter.evil.smudge",
+        "filter.evil.clean",
+        "filter.evil.process",
+        "uploadpack.packObjectsHook",
+        "credential.helper",
+        "gpg.program",
+        "alias.diff",
+    ):
+        git(repository, "config", key, f"!{script}" if key == "alias.diff" else str(script))
+    git(repository, "config", "core.hooksPath", str(tmp_path))
+    git(repository, "config", "include.path", str(tmp_path / "more"))
+    git(repository, "config", "extensions.partialClone", "origin")
+    git(repository, "config", "remote.origin.promisor", "true")
+    git(repository, "config", "remote.origin.url", f"ext::{script}")
+    git(repository, "config", "protocol.ext.allow", "always")
+    (repository / ".git/info/attributes").write_text("*.py diff=evil filter=evil\n")
+    (repository / ".gitattributes").write_text("*.py diff=evil filter=evil\n")
+    for hook in ("post-checkout", "pre-commit", "post-index-change", "reference-transaction", "fsmonitor-watchman"):
+        (repository / ".git/hooks").mkdir(exist_ok=True)
+        (repository / ".git/hooks" / hook).symlink_to(script)
+    assert b"-one\n+two\n" in snapshot(repository, "HEAD~1..HEAD").diff
+    missing = "1" * 40
+    with pytest.raises(BadInput):
+        snapshot(repository, f"{missing}..HEAD")
+    assert not owned.exists()
+
+
+def test_configuration_of_the_repository_does_not_alter_the_diff(tmp_path: Path) -> None:
+    repository, first, second = repository_at(tmp_path / "repo")
+    plain = snapshot(repository, f"{first}..{second}").diff
+    for key, value in {
+        "diff.noprefix": "true",
+        "diff.mnemonicPrefix": "true",
+        "diff.context": "0",
+        "diff.algorithm": "patience",
+        "diff.renames": "false",
+        "diff.colorMoved": "default",
+        "color.ui": "always",
+        "color.diff": "always",
+        "diff.orderFile": str(repository / "a.py"),
+        "diff.submodule": "log",
+        "core.quotePath": "false",
+        "core.abbrev": "4",
+    }.items():
+        git(repository, "config", key, value)
+    git(repository, "replace", second, first)
+    assert snapshot(repository, f"{first}..{second}").diff == plain
+
+
+@pytest.mark.parametrize(
+    ("revisions", "words"),
+    [
+        ("main...side", "two dots"),
+        ("main", "no range"),
+        ("", "no range"),
+        ("..main", "both ends"),
+        ("main..", "both ends"),
+        ("a..b..c", "both ends"),
+        ("nowhere..main", "'nowhere' names no commit"),
+        ("main..--upload-pack=x", "names no commit"),
+        ("main..HEAD:a.py", "names no commit"),
+        ("main..-h", "names no commit"),
+    ],
+)
+def test_a_range_that_cannot_be_is_told_with_its_cure(tmp_path: Path, revisions: str, words: str) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    with pytest.raises(BadInput, match=words):
+        snapshot(repository, revisions)
+
+
+def test_a_folder_that_is_no_repository_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="not a git repository"):
+        snapshot(tmp_path / "empty", "a..b")
+    with pytest.raises(BadInput, match="not a directory"):
+        snapshot(tmp_path / "missing", "a..b")
+
+
+@pytest.mark.parametrize("name", ["with space", "$HOME", 'quo"te', "back\\slash", "new\nline", "ü", "a:b"])
+def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    repository, _, _ = repository_at(tmp_path / name)
+    assert b"-one\n+two\n" in snapshot(repository, "HEAD~1..HEAD").diff
+
+
+def test_a_subfolder_a_second_work_tree_and_a_bare_clone_are_the_repository_too(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    (repository / "sub").mkdir()
+    git(repository, "worktree", "add", "--quiet", str(tmp_path / "second"), "-b", "second")
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(tmp_path / "bare"))
+    plain = snapshot(repository, "HEAD~1..HEAD").diff
+    for folder in (repository / "sub", tmp_path / "second", tmp_path / "bare", repository / ".git"):
+        assert snapshot(folder, "HEAD~1..HEAD").diff == plain
+
+
+def test_a_shallow_clone_shows_what_it_has_and_says_what_it_lacks(tmp_path: Path) -> None:
+    repository, first, _ = repository_at(tmp_path / "repo")
+    (repository / "a.py").write_text("three\n")
+    git(repository, "commit", "--quiet", "-am", "three")
+    git(tmp_path, "clone", "--quiet", "--depth=2", f"file://{repository}", str(tmp_path / "shallow"))
+    assert b"-two\n+three\n" in snapshot(tmp_path / "shallow", "HEAD~1..HEAD").diff
+    with pytest.raises(BadInput):
+        snapshot(tmp_path / "shallow", f"{first}..HEAD")
+
+
+def test_a_partial_clone_says_which_command_fills_it(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    clone = ["clone", "--quiet", "--bare", "--filter=blob:none", f"file://{repository}", str(tmp_path / "partial")]
+    git(tmp_path, *clone)
+    with pytest.raises(Unprocessable, match="refetch"):
+        snapshot(tmp_path / "partial", "HEAD~1..HEAD")
+
+
+def test_reading_a_folder_writes_nothing_into_it(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    before = {path: path.stat().st_mtime_ns for path in repository.rglob("*")}
+    snapshot(repository, "HEAD~1..HEAD")
+    assert {path: path.stat().st_mtime_ns for path in repository.rglob("*")} == before
+
+
+def test_many_files_and_one_very_long_line_stay_within_the_limits(tmp_path: Path) -> None:
+    path = tmp_path / "big.git"
+    path.mkdir()
+    git(path, "init", "--quiet", "--bare")
+    repository = BareRepository(path)
+    root = repository.commit({"a": "another\n"})
+    blob = repository.blob(b"x\n")
+    rows = "".join(f"100644 blob {blob}\tf{number}\n" for number in range(20_000))
+    tree = git(
+        path, "mktree", stdin=rows.encode() + f"100644 blob {repository.blob(b'y' * 5_000_000)}\tlong\n".encode()
+    )
+    head = git(path, "commit-tree", tree, "-p", root, "-m", "many")
+
+    async def run() -> None:
+        async with open_local(path, f"{root}..{head}", limits=CheckoutLimits(diff_bytes=1_000_000)) as opened:
+            found = await opened.snapshot()
+            shown = found.diff.count(b"\ndiff --git ") + found.diff.startswith(b"diff --git ")
+            assert len(found.diff) <= 1_000_000
+            assert shown + len(found.cut) == 20_002
+            assert ("long", 1) in {(name, lines) for name, _, lines in found.cut}
+
+    asyncio.run(run())

@@ -1,0 +1,448 @@
+"""A mirror meets forges that fail, refs that move, workers that die, and names that mean harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.fakes.git_server import BareRepository, GitServer
+from worker.checkout import CheckoutLimits, MirrorCheckout
+from worker.checkout.failures import fetch_failed
+from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.errors import (
+    NotAuthorised,
+    NotFound,
+    RateLimited,
+    ReviewError,
+    Superseded,
+    Transient,
+    Unprocessable,
+    Unreachable,
+    WrongEndpoint,
+)
+from worker.ports import Remote, Tree
+
+T = TypeVar("T")
+TOKEN = "Basic dG9rZW46c2VrcmV0LXRva2Vu"
+
+
+class Forge:
+    """A forge with one repository and one open change, and a mirror of it."""
+
+    def __init__(self, server: GitServer, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.limits = CheckoutLimits(fetch_total_s=20, fetch_idle_s=20, lock_wait_s=20)
+        self.repository: BareRepository = server.create("owner/name")
+        self.root = self.repository.commit({"a.py": "x = 1\n" * 30, "b.txt": "b\n"})
+        self.head = self.repository.commit({"a.py": "x = 1\n" * 30 + "y = 2\n"}, parent=self.root)
+        self.repository.ref("refs/heads/main", self.root)
+        self.repository.pull(7, self.head)
+
+    @property
+    def change(self) -> Change:
+        return Change(ChangeRef("github", "owner/name", 7), head=self.head, base=self.root, base_branch="main")
+
+    @property
+    def remote(self) -> Remote:
+        return Remote(self.server.url_of("owner/name"), TOKEN)
+
+    def ask(self, question: Callable[[Tree], Awaitable[T]], change: Change | None = None, **kept: Remote) -> T:
+        async def run() -> T:
+            checkout = MirrorCheckout(self.folder, self.limits)
+            async with checkout.open(change or self.change, kept.get("remote", self.remote)) as tree:
+                return await question(tree)
+
+        return asyncio.run(run())
+
+    def snapshot(self, change: Change | None = None, **kept: Remote) -> Snapshot:
+        return self.ask(lambda tree: tree.snapshot(), change, **kept)
+
+    def mirror(self) -> Path:
+        (path,) = self.folder.glob("*.git")
+        return path
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    with GitServer(tmp_path / "forge", authorization=TOKEN) as server:
+        yield Forge(server, tmp_path / "mirrors")
+
+
+def leftovers(mirror: Path) -> list[str]:
+    patterns = ("**/*.lock", "**/tmp_*")
+    return [str(path.relative_to(mirror)) for pattern in patterns for path in mirror.glob(pattern)]
+
+
+# ------------------------------------------------------------------------------ what the other side answers
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, NotAuthorised),
+        (403, NotAuthorised),
+        (404, NotFound),
+        (429, RateLimited),
+        (500, Unreachable),
+        (503, Unreachable),
+        (302, WrongEndpoint),
+        (200, WrongEndpoint),
+    ],
+)
+def test_a_status_is_told_as_what_to_do_about_it(forge: Forge, status: int, kind: type[ReviewError]) -> None:
+    forge.server.faults.status = status
+    with pytest.raises(kind) as caught:
+        forge.snapshot()
+    assert type(caught.value) is kind
+    assert "127.0.0.1/owner/name" in str(caught.value)
+    assert TOKEN.split()[1] not in str(caught.value)
+
+
+def test_a_wrong_token_is_not_authorised_and_is_not_repeated(forge: Forge) -> None:
+    with pytest.raises(NotAuthorised) as caught:
+        forge.snapshot(remote=replace(forge.remote, authorization="Basic c2VjcmV0"))
+    assert "c2VjcmV0" not in repr(caught.value)
+
+
+def test_the_token_follows_no_redirect(forge: Forge, tmp_path: Path) -> None:
+    with GitServer(tmp_path / "other") as other:
+        forge.server.faults.redirect_to = other.url
+        with pytest.raises(WrongEndpoint):
+            forge.snapshot()
+        assert other.seen == []
+
+
+def test_silence_ends_at_the_idle_deadline(forge: Forge) -> None:
+    forge.server.faults.hang_s = 30
+    forge.limits = replace(forge.limits, fetch_idle_s=0.3)
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match="heard nothing"):
+        forge.snapshot()
+    assert time.monotonic() - started < 5
+
+
+def test_a_broken_connection_is_transient_and_leaves_nothing_behind(forge: Forge) -> None:
+    forge.server.faults.cut_after_bytes = 600
+    with pytest.raises(Unreachable):
+        forge.snapshot()
+    assert leftovers(forge.mirror()) == []
+    forge.server.faults.cut_after_bytes = None
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_server_without_tls_or_without_a_listener_is_told_apart(forge: Forge) -> None:
+    with pytest.raises(WrongEndpoint, match="TLS"):
+        forge.snapshot(remote=replace(forge.remote, url=forge.remote.url.replace("http:", "https:")))
+    with pytest.raises(Unreachable):
+        forge.snapshot(remote=Remote("http://127.0.0.1:1/owner/name.git"))
+
+
+@pytest.mark.parametrize(
+    "url", ["ext::sh -c 'touch owned'", "file:///etc", "/etc", "ssh://h/x", "http://u:p@127.0.0.1/x"]
+)
+def test_only_plain_http_addresses_are_read(forge: Forge, url: str) -> None:
+    with pytest.raises(WrongEndpoint) as caught:
+        forge.snapshot(remote=Remote(url))
+    assert "u:p" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("fatal: unable to access 'http://h/': Could not resolve host: h", Unreachable),
+        ("fatal: write error: No space left on device\nfatal: index-pack failed", Transient),
+        ("fatal: unable to access 'https://h/': SSL certificate problem: self-signed certificate", WrongEndpoint),
+        ("remote: fatal: repository 'x' not found of the server's own\nfatal: something new", Transient),
+    ],
+)
+def test_gits_words_decide_what_is_raised(words: str, kind: type[ReviewError]) -> None:
+    if "server's own" in words:
+        words = words.replace("repository 'x' not found", "sekret words")
+    error = fetch_failed(words, what="h/owner/name", secret="Bearer sekret")
+    assert type(error) is kind
+    assert "sekret" not in str(error)
+
+
+# -------------------------------------------------------------------------------------- where the token is
+
+
+def test_the_token_is_in_no_file_and_in_no_argument(forge: Forge) -> None:
+    forge.server.faults.slow_s = 0.3
+    seen: set[str] = set()
+
+    async def run() -> None:
+        async def watch() -> None:
+            while True:
+                seen.update(command_lines())
+                await asyncio.sleep(0.02)
+
+        watching = asyncio.create_task(watch())
+        async with MirrorCheckout(forge.folder, forge.limits).open(forge.change, forge.remote) as tree:
+            await tree.snapshot()
+        watching.cancel()
+
+    asyncio.run(run())
+    fetching = [line for line in seen if "fetch" in line and str(forge.folder) in line]
+    assert fetching
+    secret = TOKEN.split()[1]
+    assert not [line for line in seen if secret in line]
+    files = [path for path in forge.folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+    assert secret not in repr(forge.remote)
+
+
+def command_lines() -> set[str]:
+    lines = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return lines
+
+
+def test_git_inherits_nothing_of_our_environment(forge: Forge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("GIT_TRACE", str(trace))
+    monkeypatch.setenv("GIT_TRACE_CURL", str(trace))
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'core.sshCommand=false'")
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", f"touch {trace}")
+    assert b"+y = 2" in forge.snapshot().diff
+    assert not trace.exists()
+
+
+# ----------------------------------------------------------------------------------------- refs that move
+
+
+def test_a_head_that_was_pushed_away_is_superseded_by_the_new_one(forge: Forge) -> None:
+    old = forge.change
+    forge.snapshot(old)
+    newer = forge.repository.commit({"a.py": "z = 3\n"}, parent=forge.root)
+    forge.repository.pull(7, newer)
+    with pytest.raises(Superseded) as caught:
+        forge.snapshot(old)
+    assert caught.value.by == newer
+
+
+def test_a_head_that_has_a_newer_one_on_top_can_still_be_read(forge: Forge) -> None:
+    forge.repository.pull(7, forge.repository.commit({"a.py": "z = 3\n"}, parent=forge.head))
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_ref_that_lags_behind_the_webhook_is_no_reason_to_wait(forge: Forge) -> None:
+    forge.repository.pull(7, forge.root)
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_head_that_nobody_has_yet_is_asked_for_again(forge: Forge) -> None:
+    forge.snapshot()
+    with pytest.raises(Unreachable, match="yet"):
+        forge.snapshot(replace(forge.change, head="1" * 40))
+
+
+def test_a_missing_change_is_not_found(forge: Forge) -> None:
+    with pytest.raises(NotFound):
+        forge.snapshot(replace(forge.change, ref=ChangeRef("github", "owner/name", 8)))
+
+
+def test_a_deleted_base_branch_is_replaced_by_the_base_that_the_forge_named(forge: Forge) -> None:
+    forge.repository.ref("refs/heads/main", forge.head)
+    change = replace(forge.change, base_branch="gone")
+    assert b"+y = 2" in forge.snapshot(change).diff
+
+
+def test_a_merged_change_still_shows_what_it_brought(forge: Forge) -> None:
+    forge.repository.ref("refs/heads/main", forge.head)
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_base_older_than_what_the_head_merged_does_not_widen_the_change(forge: Forge) -> None:
+    newer = forge.repository.commit({"b.txt": "from main\n"}, parent=forge.root)
+    forge.repository.ref("refs/heads/main", newer)
+    head = forge.repository.commit({"a.py": "z = 3\n"}, parent=newer)
+    forge.repository.pull(7, head)
+    snapshot = forge.snapshot(replace(forge.change, head=head, base=forge.root))
+    assert snapshot.base == newer
+    assert b"from main" not in snapshot.diff
+
+
+@pytest.mark.parametrize("name", ["$({curl,127.0.0.1})", "a`id`;b", "--upload-pack=x", "-x", "ünï/码", "a'\"&|b"])
+def test_a_branch_may_have_any_name_that_git_allows(forge: Forge, name: str) -> None:
+    forge.repository.ref(f"refs/heads/{name}", forge.root)
+    assert b"+y = 2" in forge.snapshot(replace(forge.change, base_branch=name, base="0" * 40)).diff
+
+
+@pytest.mark.parametrize(
+    "name", ["--upload-pack=touch x", "a\nrefs/heads/b", "x:refs/heads/y", "*", "a..b", "\x1b[2J", "a/"]
+)
+def test_a_name_that_git_forbids_is_no_branch(forge: Forge, name: str) -> None:
+    with pytest.raises(NotFound, match="cannot have"):
+        forge.snapshot(replace(forge.change, base_branch=name))
+    assert forge.server.seen == []
+
+
+def test_other_forges_name_other_refs(forge: Forge) -> None:
+    forge.repository.ref("refs/merge-requests/7/head", forge.head)
+    forge.repository.ref("refs/pull/7/head", None)
+    remote = replace(forge.remote, head_ref="refs/merge-requests/7/head", base_ref="refs/heads/main")
+    assert b"+y = 2" in forge.snapshot(remote=remote).diff
+
+
+# -------------------------------------------------------------------------------- workers, and how they die
+
+
+def test_two_workers_on_one_mirror_both_get_their_change(forge: Forge) -> None:
+    other = forge.repository.commit({"a.py": "z = 3\n"}, parent=forge.root)
+    forge.repository.pull(8, other)
+    second = replace(forge.change, ref=ChangeRef("github", "owner/name", 8), head=other)
+
+    async def run() -> tuple[bytes, bytes, bytes]:
+        async def diff(change: Change) -> bytes:
+            async with MirrorCheckout(forge.folder, forge.limits).open(change, forge.remote) as tree:
+                return (await tree.snapshot()).diff
+
+        return await asyncio.gather(diff(forge.change), diff(second), diff(forge.change))
+
+    first, third, again = asyncio.run(run())
+    assert b"+y = 2" in first
+    assert b"+z = 3" in third
+    assert first == again
+
+
+_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from worker.checkout import MirrorCheckout
+from worker.core.change import Change, ChangeRef
+from worker.ports import Remote
+folder, url, token, head, base = sys.argv[1:]
+async def run():
+    change = Change(ChangeRef("github", "owner/name", 7), head=head, base=base, base_branch="main")
+    async with MirrorCheckout(Path(folder)).open(change, Remote(url, token)) as tree:
+        await tree.snapshot()
+asyncio.run(run())
+"""
+
+
+def test_a_worker_killed_while_it_fetches_leaves_a_mirror_that_works(forge: Forge) -> None:
+    forge.server.faults.slow_s = 1.0
+    arguments = [str(forge.folder), forge.remote.url, TOKEN, forge.head, forge.root]
+    with subprocess.Popen([sys.executable, "-c", _WORKER, *arguments], stderr=subprocess.DEVNULL) as worker:
+        while not any(seen.method == "POST" for seen in forge.server.seen):
+            time.sleep(0.01)
+        os.kill(worker.pid, signal.SIGKILL)
+    mirror = forge.mirror()
+    # What git leaves when it is killed in the middle of writing.
+    for name in ("shallow.lock", "objects/pack/tmp_pack_abc", "objects/pack/tmp_idx_abc", "refs/review/7/head.lock"):
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).write_bytes(b"half")
+    (mirror / "objects/tmp_objdir-incoming-x/pack").mkdir(parents=True)
+    forge.server.faults.slow_s = 0
+    assert b"+y = 2" in forge.snapshot().diff
+    assert leftovers(mirror) == []
+
+
+def test_a_review_nobody_waits_for_ends_its_git(forge: Forge) -> None:
+    forge.server.faults.hang_s = 30
+
+    async def run() -> None:
+        async with asyncio.timeout(0.5):
+            async with MirrorCheckout(forge.folder, forge.limits).open(forge.change, forge.remote):
+                raise AssertionError("nothing can be fetched")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(run())
+    assert not [line for line in command_lines() if str(forge.folder) in line and "fetch" in line]
+
+
+# ------------------------------------------------------------------------------------------ size, politeness
+
+
+def test_a_fetch_larger_than_its_limit_is_ended_and_cleaned_up(forge: Forge) -> None:
+    for number in range(40):
+        forge.head = forge.repository.commit({f"d{number}/{secrets.token_hex(2000)[:200]}": "x"}, parent=forge.head)
+    forge.repository.pull(7, forge.head)
+    forge.server.faults.slow_s = 0.1
+    forge.limits = replace(forge.limits, fetch_bytes=100)
+    with pytest.raises(Unprocessable, match="100 bytes"):
+        forge.snapshot()
+    assert leftovers(forge.mirror()) == []
+
+
+def test_a_blob_too_large_to_fetch_is_named_and_the_rest_is_reviewed(forge: Forge) -> None:
+    files: dict[str | bytes, bytes | str | None] = {"huge.bin": secrets.token_bytes(20_000_000), "small.py": "s = 1\n"}
+    forge.head = forge.repository.commit(files, parent=forge.head)
+    forge.repository.pull(7, forge.head)
+    forge.limits = replace(forge.limits, blobs_bytes=200_000, blob_bytes=100_000)
+    snapshot = forge.snapshot()
+    assert [path for path, _, _ in snapshot.cut] == ["huge.bin"]
+    assert "100,000 bytes" in snapshot.cut[0][1]
+    assert b"+s = 1" in snapshot.diff
+    assert b"+y = 2" in snapshot.diff
+    assert b"huge.bin" not in snapshot.diff
+
+
+def test_history_comes_without_blobs_and_those_of_the_change_in_one_request(forge: Forge) -> None:
+    files: dict[str | bytes, bytes | str | None] = {f"f{number}.py": f"v = {number}\n" for number in range(20)}
+    forge.head = forge.repository.commit(files, parent=forge.head)
+    forge.repository.pull(7, forge.head)
+    forge.snapshot()
+    assert len([seen for seen in forge.server.seen if seen.method == "POST"]) == 3
+    forge.server.seen.clear()
+    forge.snapshot()
+    assert len([seen for seen in forge.server.seen if seen.method == "POST"]) == 1
+
+
+def test_a_mirror_of_many_packs_becomes_one_that_still_serves(forge: Forge) -> None:
+    forge.limits = replace(forge.limits, packs=3)
+    for number in range(3):
+        forge.head = forge.repository.commit({"a.py": f"v = {number}\n"}, parent=forge.root)
+        forge.repository.pull(7, forge.head)
+        assert f"+v = {number}".encode() in forge.snapshot().diff
+    assert len(list(forge.mirror().glob("objects/pack/*.pack"))) <= 4
+    assert forge.ask(lambda tree: tree.read("b.txt", revision=forge.root)) == b"b\n"
+
+
+def test_the_least_recently_used_mirror_goes_first_and_one_in_use_stays(forge: Forge, tmp_path: Path) -> None:
+    other = forge.server.create("owner/other")
+    root = other.commit({"a": "1\n"})
+    head = other.commit({"a": "2\n"}, parent=root)
+    other.ref("refs/heads/main", root)
+    other.pull(1, head)
+    second = Change(ChangeRef("github", "owner/other", 1), head=head, base=root, base_branch="main")
+    second_remote = Remote(forge.server.url_of("owner/other"), TOKEN)
+    forge.limits = replace(forge.limits, mirrors_bytes=1)
+
+    async def run() -> None:
+        checkout = MirrorCheckout(forge.folder, forge.limits)
+        async with checkout.open(forge.change, forge.remote) as tree:
+            async with checkout.open(second, second_remote):
+                assert len(list(forge.folder.glob("*.git"))) == 2
+            assert len(list(forge.folder.glob("*.git"))) == 1
+            assert b"+y = 2" in (await tree.snapshot()).diff
+        assert list(forge.folder.glob("*.git")) == []
+
+    asyncio.run(run())
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_mirror_has_no_hooks_no_remote_and_no_work_tree(forge: Forge) -> None:
+    forge.snapshot()
+    mirror = forge.mirror()
+    assert not (mirror / "hooks").exists()
+    assert "remote" not in (mirror / "config").read_text()
+    assert mirror.parent == forge.folder
+    assert not (mirror / "index").exists()
