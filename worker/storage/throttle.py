@@ -57,6 +57,8 @@ BATCH_SHARE = 10
 """While both classes wait, every tenth admission is batch's."""
 REQUEST_WEIGHT_TOKENS = 10_000
 """What a request weighs in the fair queue besides its tokens: it holds a slot, however small it is."""
+CALLS_AT_ONCE = 8
+"""Scripts of one instance on their way to Redis, which runs one at a time anyway."""
 QUOTA_PAUSE_S = 3600.0
 """Where the server does not say when its window turns: ask again after an hour."""
 
@@ -210,6 +212,8 @@ class RedisThrottle:
             "month_kept": 400 * 86_400_000,
             "job_kept": 14 * 86_400_000,
         }
+        # A client has 100 connections and a review may have hundreds of requests; more at once would gain nothing.
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._settings = {name: value for name, value in settings.items() if value is not None}
         self._waiting: dict[str, _Request] = {}
         self._held: dict[str, _Request] = {}
@@ -277,6 +281,11 @@ class RedisThrottle:
         await self._call("refused", told)
 
     # ------------------------------------------------------------------------------------------------ the rest
+
+    @property
+    def instance(self) -> str:
+        """Names this throttle among those that share the account: `members:<instance>` holds what it waits for."""
+        return self._instance
 
     async def standing(self) -> Standing:
         """Raises `Unreachable`."""
@@ -386,7 +395,8 @@ class RedisThrottle:
 
     async def _listen(self) -> None:
         """Wait to be told, without asking again and again: Redis answers when there is something to say."""
-        timeout_s = self._redis.connection_pool.connection_kwargs.get("socket_timeout")
+        # Less than the client's own time-out for an answer, which redis-py 8 takes as 5 s when none was given.
+        timeout_s = self._redis.connection_pool.connection_kwargs.get("socket_timeout", 5.0)
         block_s = 5.0 if timeout_s is None else max(0.1, min(5.0, timeout_s / 2))
         inbox = f"{self._prefix}inbox:{self._instance}"
         while True:
@@ -438,7 +448,8 @@ class RedisThrottle:
         settings = self._settings | {"seed": random.getrandbits(31)}
         began = self._monotonic()
         try:
-            text = await self._scripts[verb](keys=self._keys, args=[json.dumps(settings), json.dumps(argument)])
+            async with self._calls:
+                text = await self._scripts[verb](keys=self._keys, args=[json.dumps(settings), json.dumps(argument)])
         except AWAY as away:
             raise _away(away) from away
         reply: dict[str, Any] = json.loads(text)
