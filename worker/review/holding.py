@@ -70,6 +70,7 @@ class Holder:
             return
         job = claimed.job
         with structlog.contextvars.bound_contextvars(job=job.id, change=str(job.ref), attempt=job.attempt):
+            log.info("job.claimed", state=job.state)
             try:
                 async with asyncio.timeout(self.deadline_s) as deadline:
                     was_stopped = await self._beating(claimed, work, may_cut_short)

@@ -1,0 +1,124 @@
+"""One worker process: it turns a wake-up into held work, does its share of upkeep, and ends when it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import structlog
+
+from worker.core.errors import ReviewError
+from worker.core.job import Claim, Job, Stage, State
+from worker.ports import Clock, Jobs, Wake
+from worker.review.holding import Holder
+from worker.review.upkeep import Upkeep
+
+log = structlog.get_logger()
+
+CLAIMABLE: dict[Stage, tuple[State, ...]] = {
+    # Running and publishing are in it because their worker may have died; the lease decides.
+    Stage.REVIEW: (State.QUEUED, State.RUNNING),
+    Stage.PUBLISH: (State.REVIEWED, State.PUBLISHING),
+}
+
+
+class Services(Protocol):
+    """What a job needs, alive within one event loop. `bootstrap.services` builds it from settings."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+
+    @property
+    def wake(self) -> Wake: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    async def review(self, claim: Claim) -> None:
+        """Review a claimed job and store its report."""
+
+    async def publish(self, claim: Claim) -> None:
+        """Post the stored report of a claimed job."""
+
+    async def tell(self, job: Job) -> None:
+        """Say on the change why it got no review."""
+
+
+class WorkerProcess:
+    """`services` is entered once per job and once for upkeep: each runs in a thread with a loop of its own."""
+
+    def __init__(
+        self,
+        services: Callable[[], AbstractAsyncContextManager[Services]],
+        *,
+        deadline_s: float = 3000.0,
+        grace_s: float = 20.0,
+    ) -> None:
+        self._services = services
+        self._deadline_s = deadline_s
+        self._grace_s = grace_s
+        self._stopping = threading.Event()
+        self._upkeep: threading.Thread | None = None
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+    def run(self, job_id: str, stage: Stage) -> None:
+        """Work on one job until it is settled; returns without a word when another worker has it."""
+        if self._stopping.is_set():
+            # The job stays due; who still works will be woken for it.
+            return
+        try:
+            asyncio.run(self._run(job_id, stage))
+        except ReviewError as error:
+            # The store is away, or its settings are wrong: the lease, if there was one, ends by itself.
+            log.error("job.not_settled", job=job_id, error=str(error))
+
+    def start_upkeep(self) -> None:
+        """Begin this process's share of upkeep, in a thread of its own."""
+        self._upkeep = threading.Thread(target=self.keep_up, name="upkeep", daemon=True)
+        self._upkeep.start()
+
+    def keep_up(self) -> None:
+        """Do upkeep until asked to stop: what the role `upkeep` runs, and each worker beside its jobs."""
+        while not self._stopping.is_set():
+            try:
+                asyncio.run(self._keep_up())
+            except Exception:
+                # Without upkeep a fleet forgets jobs, so a fault in it is logged whole and the loop starts anew.
+                log.exception("upkeep.crashed")
+                self._stopping.wait(5.0)
+
+    def stop(self) -> None:
+        """Ask everything to end; called from a signal handler, so it only sets a flag."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        """Wait for upkeep to end."""
+        if self._upkeep is not None:
+            self._upkeep.join(timeout=5.0)
+
+    async def _run(self, job_id: str, stage: Stage) -> None:
+        async with self._services() as services:
+            holder = Holder(
+                jobs=services.jobs,
+                clock=services.clock,
+                worker=self.name,
+                is_stopping=self._stopping.is_set,
+                deadline_s=self._deadline_s,
+                grace_s=self._grace_s,
+            )
+            publishes = stage is Stage.PUBLISH
+            work = services.publish if publishes else services.review
+            await holder.hold(job_id, work, states=CLAIMABLE[stage], may_cut_short=not publishes)
+
+    async def _keep_up(self) -> None:
+        async with self._services() as services:
+            upkeep = Upkeep(
+                jobs=services.jobs, wake=services.wake, clock=services.clock, who=self.name, tell=services.tell
+            )
+            await upkeep.run(self._stopping.is_set)
