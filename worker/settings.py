@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
@@ -33,6 +32,7 @@ from pydantic import (
 
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
+from worker.providers.table import PROVIDERS, is_loopback
 
 
 class Role(StrEnum):
@@ -462,18 +462,7 @@ _WELL_KNOWN = frozenset(
     }
 )
 _MIN_SECRET = 16
-# https://platform.kimi.ai/docs: the one path under which each host speaks the OpenAI protocol.
-_BASE_PATHS = {"api.moonshot.ai": "/v1", "api.moonshot.cn": "/v1", "api.kimi.com": "/coding/v1"}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine and no other."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+_WEB_PAGES = frozenset({"platform.moonshot.ai", "platform.moonshot.cn", "platform.kimi.ai", "kimi.com", "moonshot.ai"})
 
 
 def _checks(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:
@@ -511,13 +500,18 @@ def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str
             f"{name}: http:// would send the key in the clear. Write https://,"
             f" or name the host in ALLOW_INSECURE_HOSTS if that network is trusted."
         )
-    path = parts.path.rstrip("/")
-    if name.endswith("BASE_URL") and path.endswith(("/chat/completions", "/completions", "/models", "/messages")):
-        yield f"{name}: names an endpoint, not the base. Write the URL up to and including /v1."
-    elif name.endswith("BASE_URL") and host in _BASE_PATHS and path != _BASE_PATHS[host]:
-        yield f"{name}: lacks the path under which {host} answers. Write https://{host}{_BASE_PATHS[host]}."
-    elif name.endswith("BASE_URL") and host in ("platform.moonshot.ai", "platform.kimi.ai", "kimi.com", "moonshot.ai"):
+    if name.endswith("BASE_URL"):
+        yield from _base_path_problem(name, host, parts.path.rstrip("/"))
+
+
+def _base_path_problem(name: str, host: str, path: str) -> Iterator[str]:
+    right = next((row.base_url for row in PROVIDERS if host in row.hosts and row.dialect == "openai"), None)
+    if host in _WEB_PAGES:
         yield f"{name}: is a web page, not the API. Write https://api.moonshot.ai/v1."
+    elif path.endswith(("/completions", "/models")):
+        yield f"{name}: names an endpoint, not the base. Write {right or 'the URL up to and including /v1'}."
+    elif right is not None and not path.startswith(urlsplit(right).path):
+        yield f"{name}: lacks the path under which {host} answers. Write {right}."
 
 
 def _secret_problems(settings: Settings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -83,8 +84,6 @@ PROVIDERS: tuple[Provider, ...] = (
     ),
 )
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-
 
 def provider_for(base_url: str, model: str = "") -> Provider:
     """The row that serves `base_url`; for an unknown host, a row that says whose contract it is held to.
@@ -95,9 +94,18 @@ def provider_for(base_url: str, model: str = "") -> Provider:
     for provider in PROVIDERS:
         if host in provider.hosts:
             return provider
-    name = "moonshot-compatible" if model.startswith(("kimi", "moonshot")) else "openai-compatible"
     plan = "local" if is_loopback(host) else "custom"
-    return Provider(name=name, plan=plan, hosts=(host,), base_url=base_url)
+    if not model.startswith(("kimi", "moonshot")):
+        return Provider(name="openai-compatible", plan=plan, hosts=(host,), base_url=base_url)
+    return Provider(
+        name="moonshot-compatible",
+        plan=plan,
+        hosts=(host,),
+        base_url=base_url,
+        # A gateway in front of Kimi may pass these on; whoever asks bears their absence.
+        balance_path="/users/me/balance",
+        usages_path="/usages",
+    )
 
 
 def provider_for_key(api_key: str) -> Provider | None:
@@ -122,4 +130,10 @@ def host_of(base_url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
+    """Whether `host` is this machine and no other: `127.0.0.1.example.org` is somebody else's."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
