@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.ledger import Ledger
+from worker.core.model_info import Budget
+from worker.core.planning.showing import shown_path
+from worker.core.planning.tokens import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class ChunkFile:
     hunks: tuple[Hunk, ...]
     note: str = ""
     """What happened besides lines ("renamed from a.py", "mode 100644 → 100755"), shown to the model."""
+    sizes: tuple[Size, ...] = ()
+    """Of each hunk as it is shown, so that nothing is counted twice."""
 
     @property
     def path(self) -> str:
@@ -27,6 +33,11 @@ class ChunkFile:
     @property
     def changed(self) -> int:
         return sum(hunk.changed for hunk in self.hunks)
+
+    @property
+    def header(self) -> str:
+        """The line that opens the file in a request."""
+        return f"{self.id} {shown_path(self.path)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,10 @@ class Chunk:
     input_tokens: int
     """Upper bound of the whole rendered request."""
     max_output_tokens: int
+    size: Size = field(default_factory=Size)
+    """Of the files as shown, headers included: what `Budget.chunk_tokens` limits."""
+    evidence: str = ""
+    """Code from elsewhere in the repository, named and delimited by whoever chose it; never counts as changed."""
 
     @property
     def changed(self) -> int:
@@ -54,3 +69,48 @@ class Plan:
     """The answer's share of the window: no request's input may reach into it."""
     chunks: tuple[Chunk, ...]
     ledger: Ledger
+    budget: Budget | None = None
+    """What it was planned with; None only in plans made by hand."""
+    shared: str = ""
+    """What all requests of the job have in common, after the `kind:` line: byte-identical, for the prefix cache."""
+    nonce: str = ""
+    """Of the shared part: a hash over the whole change, which no content can contain of itself."""
+    fixed: Size = field(default_factory=Size)
+    """Of everything in a request but its files and its evidence."""
+    thinks: bool = True
+    """Whether the model reasons before it answers: its caps are larger then."""
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The value that `kimi-review plan --format json` prints."""
+    return {
+        "window_tokens": plan.window_tokens,
+        "output_tokens": plan.output_tokens,
+        "chunks": [
+            {
+                "id": chunk.id,
+                "input_tokens": chunk.input_tokens,
+                "max_output_tokens": chunk.max_output_tokens,
+                "files": [
+                    {"path": file.path, "hunks": [_numbers(hunk) for hunk in file.hunks]} for file in chunk.files
+                ],
+            }
+            for chunk in plan.chunks
+        ],
+        "ledger": {
+            "changed_lines": plan.ledger.changed_lines,
+            "planned_lines": plan.ledger.reviewed_lines,
+            "not_reviewed": [
+                {"path": row.path, "reason": row.reason, "lines": row.lines} for row in plan.ledger.not_reviewed
+            ],
+        },
+    }
+
+
+def _numbers(hunk: Hunk) -> dict[str, int]:
+    return {
+        "old_start": hunk.old_start,
+        "old_lines": hunk.old_lines,
+        "new_start": hunk.new_start,
+        "new_lines": hunk.new_lines,
+    }
