@@ -5,15 +5,27 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from worker.core.change import Change, ChangeRef
 
 REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})?(?:_[A-Za-z0-9]+)?/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 """`owner/name`. Managed users have `_shortcode` at the end."""
 
-Sha = Annotated[str, StringConstraints(pattern=r"\A(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")]
-Repository = Annotated[str, StringConstraints(pattern=rf"\A{REPOSITORY.pattern}\Z")]
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def _matching(pattern: re.Pattern[str]) -> AfterValidator:
+    def checked(value: str) -> str:
+        if pattern.fullmatch(value) is None:
+            raise ValueError("not of the expected form")
+        return value
+
+    return AfterValidator(checked)
+
+
+Sha = Annotated[str, _matching(_SHA)]
+Repository = Annotated[str, _matching(REPOSITORY)]
 
 
 class _Part(BaseModel):

@@ -1,0 +1,123 @@
+"""A forge in memory, held to the same contract as the real clients."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from worker.core import marker
+from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.errors import NotFound, ReviewError, Unprocessable
+from worker.ports import Comment, Posted, Remote
+
+MARKER_KEY = marker.key_from("a false webhook secret")
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One visible review."""
+
+    head: str
+    body: str
+    comments: tuple[Comment, ...]
+
+
+@dataclass(slots=True)
+class Fault:
+    """Raised by the next post; with `acts` the post is made all the same, as when the answer got lost."""
+
+    error: ReviewError
+    acts: bool = False
+
+
+@dataclass(slots=True)
+class MemoryForge:
+    """`lines` tells where comments may stand: change → (path, side) → the line numbers of each hunk."""
+
+    marker_key: bytes = MARKER_KEY
+    name: str = "github"
+    comments_per_post: int = 25
+    changes: dict[ChangeRef, Change] = field(default_factory=dict)
+    lines: dict[ChangeRef, Mapping[tuple[str, str], Sequence[frozenset[int]]]] = field(default_factory=dict)
+    diffs: dict[ChangeRef, Snapshot] = field(default_factory=dict)
+    reviews: dict[ChangeRef, list[Review]] = field(default_factory=dict)
+    notes: dict[ChangeRef, list[str]] = field(default_factory=dict)
+    post_faults: list[Fault] = field(default_factory=list)
+    posts: int = 0
+    """Posts that were tried, whatever came of them."""
+
+    def open(self, change: Change, lines: Mapping[tuple[str, str], Sequence[frozenset[int]]] | None = None) -> Change:
+        """Add a change; without `lines` a comment may stand anywhere."""
+        self.changes[change.ref] = change
+        if lines is not None:
+            self.lines[change.ref] = lines
+        return change
+
+    def push(self, ref: ChangeRef, head: str) -> Change:
+        self.changes[ref] = replace(self.changes[ref], head=head)
+        return self.changes[ref]
+
+    async def change(self, ref: ChangeRef) -> Change:
+        if ref not in self.changes:
+            raise NotFound(f"The forge knows nothing of {ref}.")
+        return self.changes[ref]
+
+    def remote(self, change: Change) -> Remote:
+        return Remote(url=f"https://forge.example/{change.ref.repository}.git")
+
+    async def remote_ready(self, change: Change) -> Remote:
+        return self.remote(change)
+
+    async def diff(self, change: Change) -> Snapshot:
+        return self.diffs[change.ref]
+
+    async def posted(self, change: Change) -> Posted:
+        marks = [
+            mark
+            for review in self.reviews.get(change.ref, [])
+            for text in (review.body, *(comment.body for comment in review.comments))
+            for mark in marker.read(text, key=self.marker_key, ref=change.ref)
+        ]
+        here = {mark.fingerprint for mark in marks if mark.head == change.head}
+        earlier = {mark.fingerprint for mark in marks if mark.head != change.head}
+        return Posted(
+            has_summary=marker.SUMMARY in here,
+            fingerprints=frozenset(here - {marker.SUMMARY}),
+            earlier=frozenset(earlier - here - {marker.SUMMARY}),
+        )
+
+    async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+        self.posts += 1
+        fault = self.post_faults.pop(0) if self.post_faults else None
+        if fault is not None and not fault.acts:
+            raise fault.error
+        if len(comments) > self.comments_per_post:
+            raise Unprocessable(f"The forge takes {self.comments_per_post} comments a review.")
+        placed = tuple(comment for comment in comments if self._takes(change.ref, comment))
+        misplaced = [comment.body for comment in comments if comment not in placed]
+        review = Review(change.head, "\n\n".join([summary, *misplaced]), placed)
+        self.reviews.setdefault(change.ref, []).append(review)
+        if fault is not None:
+            raise fault.error
+
+    async def note(self, change: Change, body: str) -> None:
+        self.notes.setdefault(change.ref, []).append(body)
+
+    async def noted(self, change: Change) -> frozenset[str]:
+        return frozenset(
+            mark.fingerprint
+            for text in self.notes.get(change.ref, [])
+            for mark in marker.read(text, key=self.marker_key, ref=change.ref)
+            if mark.head == change.head
+        )
+
+    async def open_changes(self, repository: str) -> AsyncIterator[Change]:
+        for change in list(self.changes.values()):
+            if change.ref.repository == repository and change.state == "open":
+                yield change
+
+    def _takes(self, ref: ChangeRef, comment: Comment) -> bool:
+        if ref not in self.lines:
+            return True
+        hunks = self.lines[ref].get((comment.path, comment.side), ())
+        return any(comment.line in hunk and comment.start_line in hunk for hunk in hunks)
