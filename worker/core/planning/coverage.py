@@ -1,37 +1,32 @@
-"""What was answered → the ledger of the report. Sent is not reviewed; only answered is."""
+"""What was answered → the ledger of a report. Counted from outcomes, never from what was sent."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from worker.core.ledger import Ledger, NotReviewed
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import merged
 
-NO_ANSWER = "no answer"
+NEVER_SENT = "not sent"
 
 
-def answered(plan: Plan, outcomes: Iterable[tuple[Chunk, str | None]]) -> Ledger:
-    """The ledger after the review: `outcomes` has each chunk that came to an end, with None or why it failed.
+def answered(plan: Plan, outcomes: Mapping[str, tuple[Chunk, str | None]]) -> Ledger:
+    """The ledger of a review of `plan`.
 
-    A chunk that was divided is not in it, its parts are. Planned lines of which nothing is said count
-    as not reviewed: "no answer". Raises `ValueError` when more is said to be answered than was planned.
+    `outcomes` holds every chunk that was settled, by id: None when it was answered, else why it was not.
+    Chunks that took the place of a larger one stand for it. Lines of the plan that no outcome covers are
+    named as not sent, so that a fault in the caller can never make the ledger say too much.
     """
-    missing = Counter[str]()
-    for chunk in plan.chunks:
-        for file in chunk.files:
-            missing[file.path] += file.changed
     reviewed = 0
-    failed: list[NotReviewed] = []
-    for chunk, reason in outcomes:
-        for file in chunk.files:
-            missing[file.path] -= file.changed
-            if reason is None:
-                reviewed += file.changed
-            else:
-                failed.append(NotReviewed(file.path, reason, file.changed))
-    if twice := [path for path, lines in missing.items() if lines < 0]:
-        raise ValueError(f"More lines have an outcome than were planned, in {len(twice)} files; first {twice[0]!r}.")
-    unsaid = [NotReviewed(path, NO_ANSWER, lines) for path, lines in missing.items() if lines]
-    return Ledger(plan.ledger.changed_lines, reviewed, merged([*plan.ledger.not_reviewed, *failed, *unsaid]))
+    rows = list(plan.ledger.not_reviewed)
+    covered = 0
+    for chunk, reason in outcomes.values():
+        covered += chunk.changed
+        if reason is None:
+            reviewed += chunk.changed
+        else:
+            rows += [NotReviewed(file.path, reason, file.changed) for file in chunk.files]
+    if missing := plan.ledger.reviewed_lines - covered:
+        rows.append(NotReviewed("", NEVER_SENT, missing))
+    return Ledger(plan.ledger.changed_lines, reviewed, merged(rows))

@@ -207,12 +207,11 @@ class _Packer:
             if self._can_be_sent(alone.size):
                 self._full.append([alone])
             else:
-                self._leave_out(
-                    bare.diff, f"line of {_megabytes(len(part.hunk.body))} exceeds the window", part.hunk.changed
-                )
-        *units, last = self._units_of(bare, run) or [None]
-        self._full.extend([piece] for piece in units if piece)
-        return (last,) if last else ()
+                length = _megabytes(len(part.hunk.body))
+                self._leave_out(bare.diff, f"line of {length} exceeds the window", part.hunk.changed)
+        pieces = self._units_of(bare, run)
+        self._full.extend([piece] for piece in pieces[:-1])
+        return pieces[-1:]
 
     def _units_of(self, bare: Piece, run: Sequence[Part]) -> list[Piece]:
         """Pieces that fill a unit each, but for the last one."""
