@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from worker.core.model_info import ModelInfo
+from worker.core.retry import decide as by_error_class
 from worker.ports import Clock, Throttle
 from worker.providers.anthropic import AnthropicModel
 from worker.providers.endpoint import Endpoint
 from worker.providers.openai_compatible import OpenAICompatibleModel
-from worker.providers.remote import Deadlines, RemoteModel, Wishes
+from worker.providers.remote import Deadlines, Decide, RemoteModel, Wishes
 from worker.providers.table import Dialect
 
 ADAPTERS: dict[Dialect, type[RemoteModel]] = {"openai": OpenAICompatibleModel, "anthropic": AnthropicModel}
@@ -23,6 +24,7 @@ def connect(
     deadlines: Deadlines | None = None,
     use_env_proxies: bool = False,
     is_standin: bool = False,
+    decide: Decide = by_error_class,
 ) -> RemoteModel:
     """The model at `endpoint`, ready to be asked; nothing is sent yet. `info` describes `endpoint.model`."""
     return ADAPTERS[endpoint.dialect](
@@ -34,4 +36,5 @@ def connect(
         deadlines=deadlines,
         use_env_proxies=use_env_proxies,
         is_standin=is_standin,
+        decide=decide,
     )

@@ -37,7 +37,8 @@ from worker.core.errors import (
 from worker.core.exchange import STANDIN_MODEL, Answer, Prompt
 from worker.core.model_info import ModelInfo
 from worker.core.report import Usage
-from worker.core.retry import GiveUp, Retry, decide
+from worker.core.retry import GiveUp, Retry
+from worker.core.retry import decide as by_error_class
 from worker.ports import Clock, Cost, Flow, Throttle
 from worker.providers.account import models_offered, next_reset, open_client, read_bounded
 from worker.providers.endpoint import Endpoint
@@ -80,6 +81,11 @@ class Randomness(Protocol):
         """Uniform in [0, 1)."""
 
 
+class Decide(Protocol):
+    def __call__(self, error: Exception, *, attempt: int, elapsed_s: float, random: float) -> Retry | GiveUp:
+        """As `core/retry.py`."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     reply: Reply
@@ -104,6 +110,7 @@ class RemoteModel(ABC):
         use_env_proxies: bool = False,
         is_standin: bool = False,
         randomness: Randomness = random.random,
+        decide: Decide = by_error_class,
     ) -> None:
         """`info` describes `endpoint.model`. Raises `ConfigurationError` for an LLM_EXTRA_BODY that breaks requests."""
         self.endpoint = endpoint
@@ -115,6 +122,7 @@ class RemoteModel(ABC):
         self._use_env_proxies = use_env_proxies
         self._is_standin = is_standin or endpoint.model == STANDIN_MODEL
         self._randomness = randomness
+        self._decide = decide
         self._refused: set[str] = set()
         taken = sorted(OURS.intersection(self._wishes.extra_body))
         if taken:
@@ -185,7 +193,9 @@ class RemoteModel(ABC):
                 failure = error
             now_s = self._clock.monotonic()
             first_failure_at = now_s if attempt == 1 else first_failure_at
-            verdict = decide(failure, attempt=attempt, elapsed_s=now_s - first_failure_at, random=self._randomness())
+            verdict = self._decide(
+                failure, attempt=attempt, elapsed_s=now_s - first_failure_at, random=self._randomness()
+            )
             match verdict:
                 case GiveUp():
                     raise failure

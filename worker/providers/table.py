@@ -105,6 +105,7 @@ def provider_for(base_url: str, model: str = "") -> Provider:
         # A gateway in front of Kimi may pass these on; whoever asks bears their absence.
         balance_path="/users/me/balance",
         usages_path="/usages",
+        model_prefixes=("kimi-", "moonshot-"),
     )
 
 
