@@ -1,4 +1,4 @@
-"""The machine's clock."""
+"""The system's time behind the `Clock` port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
-    """Implements `ports.Clock`."""
+    """Implements `worker.ports.Clock`."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -132,7 +132,7 @@ class Conductor:
             )
 
     async def _inherited(self, job: Job) -> dict[str, bytes]:
-        """Answers that the change's last job bought: a unit has its content's id, so the same bytes are not sent again."""
+        """Answers that the last job of the change bought: a unit is named by its content, so none is bought twice."""
         earlier = [other for other in await self.jobs.find(job.ref) if other.id != job.id]
         if not earlier:
             return {}

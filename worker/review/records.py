@@ -52,6 +52,9 @@ class SavedAnswer:
 UNIT = "unit:"
 """What the name of a chunk's checkpoint starts with; the chunk's id follows."""
 
+VERDICTS = "verdicts:"
+"""What the name of a second look's checkpoint starts with; the candidates' fingerprints follow."""
+
 REPORT = "report"
 """The checkpoint that holds the finished report."""
 

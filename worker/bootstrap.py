@@ -1,0 +1,349 @@
+"""Settings → real adapters: the only wiring.
+
+An `Installation` is made once per process and holds what its threads share. Each review, and each door that
+serves HTTP, runs in an event loop of its own and enters `services()` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import redis.asyncio
+from celery import Celery
+from pydantic import SecretStr
+
+from worker.checkout import MirrorCheckout
+from worker.clock import SystemClock
+from worker.core import marker
+from worker.core.comments import Voice
+from worker.core.delivery import Delivery, Ignored, allows
+from worker.core.delivery import Policy as DeliveryPolicy
+from worker.core.errors import ConfigurationError
+from worker.core.exchange import STANDIN_MODEL, Kind
+from worker.core.job import Accepted, Claim, Intent, Job
+from worker.core.limits import HardStops, Limits, account_of
+from worker.core.masking import mask
+from worker.core.model_info import ModelInfo, budget_for
+from worker.core.planning.rules import Scope
+from worker.forges import FORGES
+from worker.forges.access import Access
+from worker.ports import Clock, Forge, Model, Throttle
+from worker.providers import catalogue, tokens
+from worker.providers.account import models_offered
+from worker.providers.connect import connect as connect_model
+from worker.providers.endpoint import PRIMARY, SECOND, Endpoint
+from worker.providers.fallback import Breaker, FallbackModel
+from worker.providers.remote import Deadlines, Wishes
+from worker.review.accept import accept, accept_delivery
+from worker.review.conduct import Conductor
+from worker.review.conduct import Policy as ReviewPolicy
+from worker.review.examine import Examiner, Planning
+from worker.review.prompts import words
+from worker.review.publish import Publishing, post_note, publish_job
+from worker.review.reconcile import Reconciled, Reconciler
+from worker.settings import Settings
+from worker.storage.connection import connect as connect_redis
+from worker.storage.jobs import RedisJobs
+from worker.storage.queue import CeleryWake, celery_app
+from worker.storage.throttle import RedisThrottle
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that works within one event loop. Implements `worker.process.Services`."""
+
+    installation: Installation
+    clock: Clock
+    redis: redis.asyncio.Redis
+    jobs: RedisJobs
+    wake: CeleryWake
+    throttle: Throttle
+    model: Model
+    forges: Mapping[str, Forge]
+
+    async def review(self, claim: Claim) -> None:
+        """Review a claimed job and store its report."""
+        settings = self.installation.settings
+        conductor = Conductor(
+            jobs=self.jobs,
+            wake=self.wake,
+            forge=self.forge(claim.job.ref.forge),
+            checkout=self.installation.checkout,
+            examiner=self.examiner(),
+            clock=self.clock,
+            policy=ReviewPolicy(
+                reviews_drafts=settings.review_drafts,
+                settle_s=settings.review_settle_s,
+                settings_hash=settings.result_hash,
+            ),
+        )
+        await conductor.conduct(claim)
+
+    async def publish(self, claim: Claim) -> None:
+        """Post the stored report of a claimed job."""
+        name = claim.job.ref.forge
+        await publish_job(claim, forge=self.forge(name), publishing=self._publishing(name))
+
+    async def tell(self, job: Job) -> None:
+        """Say on the change why it got no review."""
+        name = job.ref.forge
+        await post_note(job, job.reason, forge=self.forge(name), publishing=self._publishing(name))
+
+    async def accept(self, delivery: Delivery) -> Accepted | Ignored:
+        """Make a job of a verified delivery, or say why not."""
+        settings = self.installation.settings
+        return await accept_delivery(
+            delivery,
+            policy=self.installation.delivery_policy,
+            jobs=self.jobs,
+            wake=self.wake,
+            settings_hash=settings.result_hash,
+            settle_s=settings.review_settle_s,
+        )
+
+    async def request(self, intent: Intent) -> Accepted | Ignored:
+        """The same for a caller who may name any change of a forge that is configured."""
+        settings = self.installation.settings
+        if not allows(intent.ref.repository, settings.github_repositories):
+            return Ignored("repository not allowed")
+        complete = Intent(
+            ref=intent.ref,
+            head=intent.head,
+            priority=intent.priority,
+            settings_hash=settings.result_hash,
+            force=intent.force,
+        )
+        return await accept(complete, jobs=self.jobs, wake=self.wake)
+
+    async def reconcile(self, reconciler: Reconciler) -> list[Reconciled]:
+        """One round over the configured repositories of every forge."""
+        # A pattern names no repository that could be asked for its changes.
+        named = [name for name in self.installation.settings.github_repositories if not set("*?[") & set(name)]
+        return [await reconciler.reconcile(forge, named) for forge in self.forges.values()]
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            jobs=self.jobs,
+            wake=self.wake,
+            clock=self.clock,
+            policy=self.installation.delivery_policy,
+            settings_hash=self.installation.settings.result_hash,
+        )
+
+    def forge(self, name: str) -> Forge:
+        """Raises `ConfigurationError` when the job's forge is not configured in this process."""
+        if name not in self.forges:
+            raise ConfigurationError([f"{name}: this job needs the forge {name}, which is not configured here."])
+        return self.forges[name]
+
+    def examiner(self) -> Examiner:
+        return Examiner(
+            model=self.model,
+            planning=self.installation.planning,
+            verdict_words=words(Kind.VERDICTS) if self.installation.settings.review_verify else None,
+        )
+
+    def _publishing(self, forge: str) -> Publishing:
+        settings = self.installation.settings
+        return Publishing(
+            jobs=self.jobs,
+            clock=self.clock,
+            marker_key=self.installation.accesses[forge].marker_key,
+            voice=self.installation.voice,
+            settle_s=settings.review_settle_s,
+            settings_hash=settings.result_hash,
+        )
+
+
+@dataclass
+class Installation:
+    """One process's share of an installation. `redis_url` is where its Redis listens, embedded or not."""
+
+    settings: Settings
+    redis_url: str
+    clock: Clock = field(default_factory=SystemClock)
+    refused_parameters: set[str] = field(default_factory=set)
+    """Request members that the model's server would not take; remembered for the process."""
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @asynccontextmanager
+    async def services(self) -> AsyncIterator[Services]:
+        """Open connections for the running event loop and close them again."""
+        async with AsyncExitStack() as opened:
+            client = connect_redis(self.redis_url)
+            opened.push_async_callback(client.aclose)
+            throttle = self._throttle(client, self.endpoint)
+            opened.push_async_callback(throttle.aclose)
+            model: Model = self._model(self.endpoint, self.model_info, throttle)
+            if (second := self.second_endpoint) is not None:
+                spare = self._throttle(client, second)
+                opened.push_async_callback(spare.aclose)
+                fallback = self._model(second, catalogue.lookup(second.model), spare)
+                model = FallbackModel(model, fallback, clock=self.clock, breaker=self.breaker)
+            forges = {
+                name: await opened.enter_async_context(FORGES[name].open(access))
+                for name, access in self.accesses.items()
+            }
+            yield Services(
+                installation=self,
+                clock=self.clock,
+                redis=client,
+                jobs=RedisJobs(client, lease_s=self.settings.job_lease_s),
+                wake=CeleryWake(self.celery, client),
+                throttle=throttle,
+                model=model,
+                forges=forges,
+            )
+
+    @cached_property
+    def celery(self) -> Celery:
+        return celery_app(
+            self.redis_url,
+            visibility_timeout_s=self.settings.queue_visibility_timeout_s,
+            threads=self.settings.worker_threads,
+        )
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        return endpoint_of(self.settings)
+
+    @cached_property
+    def second_endpoint(self) -> Endpoint | None:
+        settings = self.settings
+        if settings.fallback_llm_provider_model is None or settings.fallback_openai_base_url is None:
+            return None
+        return Endpoint(
+            base_url=settings.fallback_openai_base_url,
+            api_key=_plain(settings.fallback_api_key),
+            model=settings.fallback_llm_provider_model,
+            names=SECOND,
+        )
+
+    @cached_property
+    def model_info(self) -> ModelInfo:
+        return catalogue.lookup(self.endpoint.model)
+
+    @cached_property
+    def planning(self) -> Planning:
+        return planning_for(self.settings, self.model_info)
+
+    @cached_property
+    def checkout(self) -> MirrorCheckout:
+        return MirrorCheckout(self.settings.kimi_review_home / "mirrors")
+
+    @cached_property
+    def accesses(self) -> Mapping[str, Access]:
+        """What each configured forge's client needs, by the forge's name."""
+        settings = self.settings
+        if not settings.has_github:
+            return {}
+        token = _plain(settings.github_token) or None
+        app_key = _plain(settings.github_app_private_key) or None
+        return {
+            "github": Access(
+                url=settings.github_url,
+                api_url=settings.github_api_url,
+                # The webhook's secret changes least; a marker that is no longer known costs a review at most.
+                marker_key=marker.key_from(_plain(settings.github_webhook_secret) or token or app_key or ""),
+                token=token,
+                app_id=str(settings.github_app_id) if settings.github_app_id is not None else None,
+                app_private_key=app_key,
+            )
+        }
+
+    @property
+    def delivery_policy(self) -> DeliveryPolicy:
+        return DeliveryPolicy(repositories=self.settings.github_repositories, drafts=self.settings.review_drafts)
+
+    @property
+    def voice(self) -> Voice:
+        settings = self.settings
+        return Voice(
+            max_comments=settings.review_max_comments,
+            max_comments_per_file=settings.review_max_comments_per_file,
+            min_severity=settings.review_min_severity,
+            mask=mask,
+        )
+
+    def _throttle(self, client: redis.asyncio.Redis, endpoint: Endpoint) -> RedisThrottle:
+        settings = self.settings
+        plan = endpoint.provider.plan_concurrency
+        is_primary = endpoint.names == PRIMARY
+        return RedisThrottle(
+            client,
+            account=account_of(endpoint.base_url, endpoint.api_key),
+            limits=Limits(
+                concurrency=settings.llm_max_concurrent_requests or plan if is_primary else plan,
+                rpm=settings.llm_rpm if is_primary else None,
+                tpm=settings.llm_tpm if is_primary else None,
+                tpd=settings.llm_tpd if is_primary else None,
+            ),
+            stops=HardStops(month_usd=settings.llm_monthly_budget_usd, review_usd=settings.llm_review_budget_usd),
+        )
+
+    def _model(self, endpoint: Endpoint, info: ModelInfo, throttle: Throttle) -> Model:
+        settings = self.settings
+        return connect_model(
+            endpoint,
+            info=info,
+            throttle=throttle,
+            clock=self.clock,
+            wishes=Wishes(thinking=settings.llm_thinking, extra_body=settings.llm_extra_body),
+            deadlines=Deadlines(
+                first_byte_s=settings.llm_first_byte_timeout_s,
+                idle_s=settings.llm_idle_timeout_s,
+                total_s=settings.llm_total_timeout_s,
+            ),
+            is_standin=endpoint.model == STANDIN_MODEL,
+        )
+
+
+def endpoint_of(settings: Settings) -> Endpoint:
+    """The one provider of Fixed Mode."""
+    return Endpoint(
+        base_url=settings.api_openai_force_base_url,
+        api_key=_plain(settings.api_open_ai_api_key),
+        model=settings.api_llm_provider_model,
+        names=PRIMARY,
+    )
+
+
+def planning_for(settings: Settings, info: ModelInfo) -> Planning:
+    """What planning needs; no network, no Redis."""
+    language = settings.review_language
+    return Planning(
+        budget=budget_for(
+            info,
+            chunk_tokens=settings.review_chunk_tokens,
+            window_tokens=settings.llm_context_tokens,
+            output_tokens=settings.llm_max_output_tokens,
+        ),
+        words=words(Kind.FINDINGS),
+        count=tokens.o200k_counter(),
+        scope=Scope(include=settings.review_include, exclude=settings.review_exclude),
+        guidance="" if language == "English" else f"Write title and body of every finding in {language}.",
+        thinks=settings.llm_thinking != "off",
+    )
+
+
+async def with_model_chosen(settings: Settings, *, clock: Clock) -> Settings:
+    """`API_LLM_PROVIDER_MODEL=auto` → the best model that the key may use and this program knows."""
+    if settings.api_llm_provider_model != "auto":
+        return settings
+    offered = await models_offered(endpoint_of(settings), now=clock.now())
+    for name in catalogue.known_models():
+        if name in offered and not catalogue.lookup(name).is_retired:
+            return settings.model_copy(update={"api_llm_provider_model": name})
+    raise ConfigurationError(
+        [
+            "API_LLM_PROVIDER_MODEL: auto found no model that this program knows. On offer: "
+            f"{', '.join(offered[:20]) or 'nothing'}. Name one of them."
+        ]
+    )
+
+
+def _plain(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""

@@ -1,0 +1,88 @@
+"""Verify: ask a second time, to refute; what is refuted is not posted and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from worker.core.answers import read_verdicts
+from worker.core.diff.model import FileDiff
+from worker.core.errors import AnswerCutOff, BudgetReached, ContentFiltered, NotNow, RequestTooLong, Transient
+from worker.core.exchange import Answer, Prompt
+from worker.core.finding import Finding
+from worker.core.verdict import Candidate, candidates, standing
+from worker.ports import Flow, Model
+from worker.review.records import VERDICTS, SavedAnswer
+
+log = structlog.get_logger()
+
+AT_ONCE = 12
+"""Candidates of one request: few enough that each gets its share of attention."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """`notes` says so when a second look did not come about: the findings then stand as they are."""
+
+    kept: list[Finding] = field(default_factory=list)
+    refuted: list[Finding] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+async def verify(
+    findings: Sequence[Finding],
+    files: Mapping[str, FileDiff],
+    *,
+    render: Callable[[Sequence[Candidate]], Prompt],
+    model: Model,
+    flow: Flow,
+    saved: Mapping[str, bytes],
+    save: Callable[[str, bytes], Awaitable[None]],
+    check_current: Callable[[], Awaitable[None]],
+) -> Verified:
+    """Have each finding judged once; a failed second look refutes nothing and is said in `notes`."""
+    verified = Verified()
+    for start in range(0, len(findings), AT_ONCE):
+        numbered = candidates(findings[start : start + AT_ONCE], files)
+        name = f"{VERDICTS}{_names(numbered)}"
+        try:
+            answer = await _judged(name, numbered, render, model, flow, saved, save, check_current)
+        except (Transient, NotNow, BudgetReached, AnswerCutOff, RequestTooLong, ContentFiltered) as error:
+            log.warning("verdicts.missing", candidates=len(numbered), error=str(error))
+            verified.kept += [each.finding for each in numbered]
+            verified.notes += [note for note in [UNVERIFIED] if note not in verified.notes]
+            continue
+        kept, refuted = standing(numbered, read_verdicts(answer.text).verdicts)
+        verified.kept += kept
+        verified.refuted += refuted
+        verified.answers.append(answer)
+    return verified
+
+
+UNVERIFIED = "The second look at the findings did not come about; some of them may be wrong."
+
+
+async def _judged(
+    name: str,
+    numbered: Sequence[Candidate],
+    render: Callable[[Sequence[Candidate]], Prompt],
+    model: Model,
+    flow: Flow,
+    saved: Mapping[str, bytes],
+    save: Callable[[str, bytes], Awaitable[None]],
+    check_current: Callable[[], Awaitable[None]],
+) -> Answer:
+    if (record := saved.get(name)) is not None:
+        return SavedAnswer.load(record).answer()
+    await check_current()
+    answer = await model.complete(render(numbered), flow=flow)
+    await save(name, SavedAnswer.of(answer).dump())
+    return answer
+
+
+def _names(numbered: Sequence[Candidate]) -> str:
+    """The same candidates have the same name, so a restart does not ask twice."""
+    return "-".join(each.finding.fingerprint[:8] for each in numbered)
