@@ -1,0 +1,216 @@
+"""`why`, `jobs`, `dead`: what became of a change, what waits, what was given up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.report_text import open_console
+from worker.cli.setting_up import set_up
+from worker.cli.store import opened_jobs
+from worker.core.change import ChangeRef
+from worker.core.errors import BadInput, NotFound
+from worker.core.job import Decision, Job, State
+from worker.core.markdown import visible
+from worker.ingress.answers import job_json
+from worker.ports import Jobs
+from worker.settings import Role, Settings
+
+dead = typer.Typer(help="Jobs that were given up: list, show, retry, drop.", no_args_is_help=True)
+
+Result = TypeVar("Result")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value instead of a table.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `jobs` and the log show it.")]
+
+_JOB = re.compile(r"[0-9a-f]{12,64}")
+_SHORT = re.compile(r"(?:(?P<forge>[a-z-]+):)?(?P<repository>[\w.-]+(?:/[\w.-]+)+)[#!](?P<number>[0-9]{1,10})")
+
+
+def why(
+    change: Annotated[str, typer.Argument(metavar="URL-or-JOB", help="The change's URL, owner/name#7, or a job's id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell why a change was or was not reviewed."""
+
+    async def ask(jobs: Jobs, settings: Settings) -> None:
+        found = await _find(jobs, change, settings)
+        logs = [(job, await jobs.decisions(job.id)) for job in found]
+        if as_json:
+            print(json.dumps([job_json(job, tuple(decisions)) for job, decisions in logs], indent=2))
+            return
+        console = open_console()
+        if not logs:
+            console.print(Text(_never_heard_of(change)))
+        for job, decisions in logs:
+            _show_job(job, decisions, console)
+        if paused := await jobs.paused():
+            console.print(Text(f"The whole fleet is paused: {visible(paused)}", style="yellow"))
+
+    _asking(ask)
+
+
+def jobs(
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only jobs in this state; may be given several times.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+
+    async def ask(store: Jobs, _: Settings) -> None:
+        found = await store.list(states=tuple(state or ()), limit=limit)
+        if as_json:
+            print(json.dumps([job_json(job) for job in found], indent=2))
+            return
+        console = open_console()
+        counts = await store.counts()
+        _show_table(found, console)
+        standing = " · ".join(f"{counts[name]} {name.value}" for name in State if counts.get(name))
+        console.print(
+            Text(standing or "No jobs yet. `kimi-review serve` takes webhooks and POST /reviews.", style="dim")
+        )
+
+    _asking(ask)
+
+
+@dead.command("list")
+def list_dead(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs that were given up."""
+    jobs(state=[State.FAILED], limit=limit, as_json=as_json)
+
+
+@dead.command()
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """Show one job with its log of decisions."""
+    why(job, as_json=as_json)
+
+
+@dead.command()
+def retry(job: JobId) -> None:
+    """Queue it again, with its attempts counted anew."""
+
+    async def ask(store: Jobs, _: Settings) -> None:
+        queued = await store.retry(job)
+        print(f"{queued.id} is {queued.state.value} again; a worker takes it up within seconds.")
+
+    _asking(ask)
+
+
+@dead.command()
+def drop(job: JobId) -> None:
+    """Remove it for good."""
+
+    async def ask(store: Jobs, _: Settings) -> None:
+        await store.drop(job)
+        print(f"{visible(job)} is removed.")
+
+    _asking(ask)
+
+
+def parse_change(text: str, settings: Settings) -> ChangeRef | None:
+    """The change that a URL or `owner/name#7` names; None when it is neither. Raises `BadInput` for a foreign host."""
+    if found := _SHORT.fullmatch(text):
+        return ChangeRef(found["forge"] or "github", found["repository"], int(found["number"]))
+    if "://" not in text:
+        return None
+    parts = urlsplit(text)
+    if parts.hostname != urlsplit(settings.github_url).hostname:
+        raise BadInput("That URL is of no configured forge. GITHUB_URL names the host of GitHub.")
+    found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/pull/([0-9]{1,10})(?:/.*)?", parts.path)
+    if found is None:
+        raise BadInput("That URL names no pull request. It ends in /owner/name/pull/7.")
+    return ChangeRef("github", found[1], int(found[2]))
+
+
+async def _find(jobs: Jobs, text: str, settings: Settings) -> Sequence[Job]:
+    ref = parse_change(text, settings)
+    if ref is not None:
+        return await jobs.find(ref)
+    if not _JOB.fullmatch(text):
+        raise BadInput("That is neither a URL, nor owner/name#7, nor the id of a job.")
+    job = await jobs.get(text)
+    if job is None:
+        raise NotFound("There is no job of this id. `kimi-review jobs` lists those that are kept.")
+    return [job]
+
+
+def _never_heard_of(change: str) -> str:
+    return (
+        f"No delivery and no request for {visible(change)} was ever stored here. Look, in this order:\n"
+        "  1. Recent Deliveries in the webhook's form on the forge: was it sent, and what was answered?\n"
+        "  2. The log of `api` for delivery.refused and delivery.ignored: a wrong secret, an event not handled,\n"
+        "     a repository that GITHUB_REPOSITORIES does not allow, a draft, a bot.\n"
+        "  3. `kimi-review check` for settings and tokens.\n"
+        "To review it now: POST /reviews."
+    )
+
+
+def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None:
+    because = f": {visible(job.reason)}" if job.reason else ""
+    console.print(
+        Text.assemble(
+            (job.state.value, _style(job.state)),
+            f"{because}",
+            (f"   {visible(str(job.ref))} at {visible(job.head[:12]) or 'a head not asked for yet'}", "cyan"),
+            (f"   job {job.id}, attempt {job.attempt}", "dim"),
+        )
+    )
+    if job.state is State.DEFERRED and job.not_before:
+        console.print(f"  goes on at {_time(job.not_before)}")
+    for one in decisions:
+        detail = f"  {visible(one.detail)}" if one.detail else ""
+        console.print(Text.assemble((f"  {_time(one.at)}  ", "dim"), visible(one.event), (detail, "dim")))
+
+
+def _show_table(found: Sequence[Job], console: Console) -> None:
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name in ("State", "Change", "Head", "Why", "Attempt", "Updated", "Job"):
+        table.add_column(
+            name, no_wrap=name in ("State", "Head", "Job"), justify="right" if name == "Attempt" else "left"
+        )
+    for job in found:
+        table.add_row(
+            Text(job.state.value, style=_style(job.state)),
+            Text(visible(str(job.ref))),
+            Text(visible(job.head[:9])),
+            Text(visible(job.reason)),
+            str(job.attempt),
+            _time(job.updated_at),
+            Text(job.id),
+        )
+    if found:
+        console.print(table)
+
+
+def _style(state: State) -> str:
+    styles = {State.DONE: "green", State.FAILED: "red", State.DEFERRED: "yellow"}
+    return styles.get(state, "dim" if state.is_final else "blue")
+
+
+def _time(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _asking(ask: Callable[[Jobs, Settings], Awaitable[Result]]) -> Result:
+    settings = set_up(Role.QUERY, level="warning")
+
+    async def run() -> Result:
+        async with opened_jobs(settings) as store:
+            return await ask(store, settings)
+
+    return asyncio.run(run())

@@ -1,0 +1,133 @@
+"""A report and a plan for the terminal. Every text of a stranger is made visible first: nothing steers the screen."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from worker.core.finding import Finding, Severity
+from worker.core.ledger import Ledger
+from worker.core.markdown import visible
+from worker.core.planning.plan import Plan
+from worker.core.report import Report, Usage
+
+_COLOURS = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "blue"}
+_SHOWN_ROWS = 20
+_SHOWN_CHUNKS = 40
+
+
+def open_console(*, is_error: bool = False, width: int | None = None) -> Console:
+    """A console that takes no markup, emoji code or link from text."""
+    return Console(markup=False, emoji=False, highlight=False, stderr=is_error, width=width)
+
+
+def show_report(report: Report, console: Console, *, seconds: float | None = None) -> None:
+    """Findings, what was covered, what it cost."""
+    heading = Text.assemble(("Review of ", "dim"), visible(report.change), ("  by ", "dim"), visible(report.model))
+    console.print(heading)
+    notes = [visible(note) for note in report.notes]
+    if report.is_standin:
+        notes.insert(0, "This is the stand-in, no model: a few fixed checks over added lines, to show how it works.")
+    if notes:
+        console.print(Panel(Text("\n".join(notes)), border_style="yellow", title="Please note", title_align="left"))
+    if not report.findings and not report.unanchored:
+        console.print(_nothing_found(report))
+    for finding in report.findings:
+        _show_finding(finding, console)
+    if report.unanchored:
+        console.print(Text("\nWithout a line that could be proven:", style="bold"))
+        for finding in report.unanchored:
+            _show_finding(finding, console)
+    console.print()
+    _show_ledger(report.ledger, console, verb="reviewed")
+    console.print(_usage(report.usage, seconds))
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """What would be sent, and what would not."""
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name, justify in (("Chunk", "left"), ("Input tokens", "right"), ("Lines", "right"), ("Files", "left")):
+        table.add_column(name, justify="right" if justify == "right" else "left")
+    for chunk in plan.chunks[:_SHOWN_CHUNKS]:
+        names = [visible(file.path) for file in chunk.files]
+        files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        table.add_row(Text(chunk.id[:12]), f"{chunk.input_tokens:,}", f"{chunk.changed:,}", Text(files))
+    console.print(table)
+    if len(plan.chunks) > _SHOWN_CHUNKS:
+        console.print(f"… and {len(plan.chunks) - _SHOWN_CHUNKS} more chunks; --format json lists them all.")
+    total = sum(chunk.input_tokens for chunk in plan.chunks)
+    console.print(
+        f"{_count(len(plan.chunks), 'request')}, {total:,} input tokens in all;"
+        f" window {plan.window_tokens:,}, of which {plan.output_tokens:,} are kept for the answer."
+    )
+    _show_ledger(plan.ledger, console, verb="would be reviewed")
+
+
+def _nothing_found(report: Report) -> Text:
+    if report.ledger.changed_lines == 0:
+        return Text("\nNothing to review: the change has no changed lines.", style="bold")
+    if report.ledger.reviewed_lines == 0:
+        return Text("\nNothing was reviewed, so nothing was found.", style="bold yellow")
+    return Text("\nNo findings in the lines that were reviewed.", style="bold green")
+
+
+def _show_finding(finding: Finding, console: Console) -> None:
+    anchor = finding.anchor
+    place = visible(anchor.path if anchor else finding.path)
+    if anchor is not None:
+        place += f":{anchor.start_line}" + (f"-{anchor.line}" if anchor.line != anchor.start_line else "")
+        place += " (removed)" if anchor.side == "LEFT" else ""
+    console.print()
+    console.print(
+        Text.assemble(
+            (f"{finding.severity.value.upper():<8} ", _COLOURS[finding.severity]),
+            (visible(finding.title), "bold"),
+        )
+    )
+    console.print(Padding(Text.assemble((place, "cyan"), (f"  {visible(finding.category)}", "dim")), (0, 0, 0, 9)))
+    body: list[RenderableType] = [Text(visible(finding.body))] if finding.body else []
+    if finding.suggestion:
+        body.append(Text(visible(finding.suggestion), style="green"))
+    for part in body:
+        console.print(Padding(part, (0, 0, 0, 9)))
+
+
+def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
+    style = "green" if ledger.is_complete else "yellow"
+    console.print(
+        Text(f"{ledger.reviewed_lines:,} of {_count(ledger.changed_lines, 'changed line')} {verb}.", style=style)
+    )
+    if not ledger.not_reviewed:
+        return
+    table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False)
+    table.add_column("Not reviewed")
+    table.add_column("Lines", justify="right")
+    table.add_column("Why")
+    for row in ledger.not_reviewed[:_SHOWN_ROWS]:
+        table.add_row(Text(visible(row.path)), f"{row.lines:,}", Text(visible(row.reason)))
+    console.print(table)
+    if len(ledger.not_reviewed) > _SHOWN_ROWS:
+        console.print(f"… and {len(ledger.not_reviewed) - _SHOWN_ROWS} more; --format json lists them all.")
+
+
+def _usage(usage: Usage, seconds: float | None) -> Text:
+    parts = [
+        _count(usage.requests, "request"),
+        f"{usage.input_tokens:,} input tokens" + (f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""),
+        f"{usage.output_tokens:,} output tokens",
+    ]
+    if usage.cost_usd is not None:
+        parts.append(f"${usage.cost_usd:.4f}")
+    if usage.is_estimated:
+        parts.append("partly estimated")
+    if seconds is not None:
+        parts.append(f"{seconds:.1f} s")
+    return Text(" · ".join(parts), style="dim")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
