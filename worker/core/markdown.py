@@ -34,7 +34,9 @@ _CODE_COMMAND = re.compile(r"[/!](?=[A-Za-z])")
 _CALL_OF_A_BOT = re.compile(r"@(?=[A-Za-z0-9][\w-]*(?:\[bot\])?[ \t]+\w)")
 _TRACE_OF_A_MARK = re.compile(r"<!(?=--)")
 _ESCAPED = {
-    **{character: f"\\{character}" for character in "\\[]_~|$`"},
+    **{character: f"\\{character}" for character in "\\[]_~|$"},
+    # Not by a backslash: beside a code span it is read in more than one way.
+    "`": "&#96;",
     "&": "&amp;",
     "<": "&lt;",
     ">": "&gt;",
@@ -50,7 +52,7 @@ _PARTED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\bGH-(?=\d)", re.IGNORECASE), "GH\N{NON-BREAKING HYPHEN}"),
     (re.compile(r"(?<![\w])([!$%&~^*])(?=\d)"), r"\1 "),
 )
-_COMMIT = re.compile(r"(?<![\w`])[0-9a-fA-F]{7,64}(?![\w`])")
+_COMMIT = re.compile(r"(?<!\w)[0-9a-fA-F]{7,64}(?!\w)")
 
 # Invisible, though Unicode does not class them as format characters.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -69,7 +71,7 @@ def inline(text: str, *, limit: int = 200, mask: Mask | None = None) -> str:
 
 def code(text: str, *, limit: int = 300, mask: Mask | None = None) -> str:
     """`text` as one code span; for paths, refs and names."""
-    line = " ".join(_clean(text, mask).split(" ")).replace("\n", "\u2424")
+    line = _clean(text, mask).replace("\t", " ").replace("\n", "\N{SYMBOL FOR NEWLINE}")
     return _code_span(cut(line, limit))
 
 
@@ -135,7 +137,7 @@ def _blocks(text: str) -> Iterator[str]:
     while at < len(lines):
         opening = _FENCE.fullmatch(lines[at])
         if opening is None:
-            yield _line(lines[at])
+            yield _line(lines[at].expandtabs(4))
             at += 1
             continue
         marks, said = opening[1], opening[2].strip().split(" ")[0].lower()
@@ -233,6 +235,7 @@ def _escaped(text: str) -> str:
 
 
 def _code_span(text: str) -> str:
+    text = text.replace("\t", " ")
     text = _TRACE_OF_A_MARK.sub("<! ", re.sub(r"@(?=[A-Za-z0-9])", "@ ", text))
     if not text.strip(" "):
         return "` `" if text else ""
@@ -247,12 +250,12 @@ def _code_span(text: str) -> str:
 
 def _clean(text: str, mask: Mask | None) -> str:
     # Hidden characters go first: they could split a secret so that no shape finds it.
-    seen = "".join(_drawn(character) for character in text.replace("\r\n", "\n").expandtabs(4))
+    seen = "".join(_drawn(character) for character in text.replace("\r\n", "\n"))
     return mask(seen) if mask is not None else seen
 
 
 def _drawn(character: str) -> str:
-    if " " <= character <= "~" or character == "\n":
+    if " " <= character <= "~" or character in "\n\t":
         return character
     if character in _INVISIBLE:
         return ""
