@@ -1,0 +1,48 @@
+"""The Celery worker: `celery -A worker.main worker`. The only module that acts when it is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+
+from worker import logs, settings
+from worker.bootstrap import Installation, with_model_chosen
+from worker.clock import SystemClock
+from worker.core.errors import ConfigurationError, ReviewError
+from worker.lifecycle import attach
+from worker.process import WorkerProcess
+
+CONFIGURATION_EXIT = 78
+"""EX_CONFIG of sysexits.h."""
+PROVIDER_EXIT = 4
+
+log = structlog.get_logger()
+
+
+def _install() -> Installation:
+    chosen = settings.load(role=settings.Role.WORKER)
+    logs.configure(chosen.log_format, chosen.log_level, secrets=chosen.secrets())
+    chosen = asyncio.run(with_model_chosen(chosen, clock=SystemClock()))
+    if chosen.redis_dsn is None:
+        raise ConfigurationError(["REDIS_URL: a worker needs it; `kimi-review serve` runs everything with its own."])
+    return Installation(chosen, chosen.redis_dsn.get_secret_value())
+
+
+def _ended(problems: list[str], code: int) -> SystemExit:
+    for problem in problems:
+        print(f"kimi-review: {problem}", file=sys.stderr)
+    return SystemExit(code)
+
+
+try:
+    _installation = _install()
+except ConfigurationError as error:
+    raise _ended(error.problems, CONFIGURATION_EXIT) from None
+except ReviewError as error:
+    raise _ended([str(error)], PROVIDER_EXIT) from None
+
+log.info("worker.configured", **_installation.endpoint.described())
+app = _installation.celery
+attach(app, WorkerProcess(_installation.services, deadline_s=_installation.settings.job_deadline_s))
