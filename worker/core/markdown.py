@@ -26,7 +26,8 @@ _LANGUAGE_NAMES = """
 LANGUAGES = frozenset(_LANGUAGE_NAMES.split())
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^`]*)$")
-_LIST_ITEM = re.compile(r"( {0,3})([-*+]|\d{1,4}[.)])( +)(?=\S)")
+_LIST_ITEM = re.compile(r"([-*+]|\d{1,4}[.)]) +(?=\S)")
+_LIST_MARK = re.compile(r"(\d{0,9})([-*+.)])(?= |$)")
 _RULE = re.compile(r"[-=*_+ ]+")
 _BACKTICKS = re.compile(r"`+")
 _COMMAND = re.compile(r"[/!.](?=[A-Za-z])")
@@ -66,7 +67,7 @@ def block(text: str, *, limit: int = 4000, mask: Mask | None = None) -> str:
 def inline(text: str, *, limit: int = 200, mask: Mask | None = None) -> str:
     """`text` on one line, for a title or a cell: code spans pass, emphasis does not."""
     line = " ".join(_clean(text, mask).split())
-    return _spans(cut(line, limit), starts_line=True).replace("*", "\\*")
+    return _leading(cut(line, limit), emphasis=False)
 
 
 def code(text: str, *, limit: int = 300, mask: Mask | None = None) -> str:
@@ -153,16 +154,20 @@ def _line(line: str) -> str:
     body = line.strip(" ")
     # Four spaces would make code of it, where our escapes would be seen.
     indent = " " * min(len(line) - len(line.lstrip(" ")), 3)
-    if not body:
-        return ""
-    if _RULE.fullmatch(body):
-        # Under a paragraph it would make a heading of it.
-        return indent + "".join(f"\\{character}" if character != " " else " " for character in body)
-    item = _LIST_ITEM.match(indent + body)
-    if item is None:
-        return indent + _spans(body, starts_line=True)
-    rest = (indent + body)[item.end() :]
-    return f"{item[1]}{item[2]} {_spans(rest, starts_line=True)}"
+    item = _LIST_ITEM.match(body)
+    if item is None or _RULE.fullmatch(body):
+        return (indent + _leading(body)).rstrip(" ")
+    return f"{indent}{item[1]} {_leading(body[item.end() :])}"
+
+
+def _leading(text: str, *, emphasis: bool = True) -> str:
+    """One line that begins no block: neither list, heading, rule nor command."""
+    if _RULE.fullmatch(text):
+        return "".join(f"\\{character}" if character != " " else " " for character in text)
+    if (item := _LIST_MARK.match(text)) is not None:
+        return f"{item[1]}\\{item[2]}{_spans(text[item.end() :], emphasis=emphasis)}"
+    spans = _spans(text, emphasis=emphasis)
+    return f"\\{spans}" if spans.startswith("#") or _COMMAND.match(spans) else spans
 
 
 def _fenced(lines: list[str], language: str) -> Iterator[str]:
@@ -194,7 +199,7 @@ def _parted_code(text: str) -> str:
 # ------------------------------------------------------------------------------------------- spans
 
 
-def _spans(text: str, *, starts_line: bool) -> str:
+def _spans(text: str, *, emphasis: bool) -> str:
     """One line: code spans as they are, the rest escaped. A run of backticks pairs with the next of its length."""
     runs = list(_BACKTICKS.finditer(text))
     out: list[str] = []
@@ -206,32 +211,38 @@ def _spans(text: str, *, starts_line: bool) -> str:
         if partner is None:
             index += 1
             continue
-        out.append(_plain(text[at : opening.start()], starts_line=starts_line and at == 0))
+        out.append(_plain(text[at : opening.start()], emphasis=emphasis))
         out.append(_code_span(text[opening.end() : runs[partner].start()]))
         at = runs[partner].end()
         index = partner + 1
-    out.append(_plain(text[at:], starts_line=starts_line and at == 0))
-    return "".join(out)
+    out.append(_plain(text[at:], emphasis=emphasis))
+    return _joined(out)
 
 
-def _plain(text: str, *, starts_line: bool) -> str:
+def _plain(text: str, *, emphasis: bool) -> str:
     out: list[str] = []
     at = 0
     for commit in _COMMIT.finditer(text):
-        out.append(_escaped(text[at : commit.start()]))
+        out.append(_escaped(text[at : commit.start()], emphasis=emphasis))
         out.append(_code_span(commit[0]))
         at = commit.end()
-    out.append(_escaped(text[at:]))
-    escaped = "".join(out)
-    if starts_line and (_COMMAND.match(escaped) or escaped.startswith("#")):
-        return f"\\{escaped}"
-    return escaped
+    out.append(_escaped(text[at:], emphasis=emphasis))
+    return _joined(out)
 
 
-def _escaped(text: str) -> str:
+def _joined(parts: list[str]) -> str:
+    """The parts in a row; code spans side by side would be read as one."""
+    out = ""
+    for part in parts:
+        out += f" {part}" if out.endswith("`") and part.startswith("`") else part
+    return out
+
+
+def _escaped(text: str, *, emphasis: bool) -> str:
     for pattern, parted in _PARTED:
         text = pattern.sub(parted, text)
-    return "".join(_ESCAPED.get(character, character) for character in text)
+    escaped = "".join(_ESCAPED.get(character, character) for character in text)
+    return escaped if emphasis else escaped.replace("*", "\\*")
 
 
 def _code_span(text: str) -> str:

@@ -95,6 +95,8 @@ ATTACKS = [
     "deadbeefdeadbeef and acme/shop@deadbeefdeadbeef",
     "/approve\n/lgtm cancel\n  /close",
     "- /approve",
+    "- # Big\n- ***\n- - x\n-",
+    "1. # Big",
     "* * *\n---\n===\nTitle\n---",
     "# Big\n###### small",
     "> quote\n> [!WARNING]",
@@ -134,6 +136,7 @@ def test_an_attack_becomes_text(attack: str) -> None:
     assert violations(markdown.inline(attack)) == []
     assert violations(markdown.code(attack)) == []
     assert violations(markdown.fence(attack)) == []
+    assert violations(f"- {markdown.inline(attack)}") == []
 
 
 PIECES = st.sampled_from(
@@ -207,6 +210,7 @@ def test_no_text_does_more_than_be_read(text: str) -> None:
     assert violations(markdown.inline(text)) == []
     assert violations(markdown.code(text)) == []
     assert violations(markdown.fence(text, language="python")) == []
+    assert violations(f"- {markdown.inline(text)}\n- {markdown.code(text)}") == []
 
 
 @settings(max_examples=300, deadline=None)
