@@ -13,12 +13,13 @@ from worker.core.model_info import ModelInfo
 from worker.core.report import Usage
 from worker.core.retry import GiveUp
 from worker.ports import Clock, Cost, Flow, Slot, Throttle
-from worker.providers.account import balance, models_offered, quota_windows
+from worker.providers.account import QuotaWindow, balance, models_offered, quota_windows
 from worker.providers.catalogue import describe, known_models
 from worker.providers.connect import connect
 from worker.providers.endpoint import Endpoint
 from worker.providers.http import safe_words
 from worker.providers.remote import Deadlines, Wishes
+from worker.providers.table import PROVIDERS
 
 TINY = Prompt(
     kind=Kind.SUMMARY,
@@ -82,8 +83,90 @@ async def check_provider(
 async def choose_model(endpoint: Endpoint, *, clock: Clock) -> str:
     """What `auto` means for this key. Raises `UnknownModel` when nothing on offer is known, and `models_offered`'s."""
     offered = await models_offered(endpoint, now=clock.now())
-    advice = f"set {endpoint.names.model} to {best_offered(endpoint, offered) or 'one of these'}"
+    best = best_offered(endpoint, offered)
+    if best is None:
+        raise UnknownModel(
+            f"{endpoint.who}: offers no model that is known here; set {endpoint.names.model} to one of:"
+            f" {listed(offered)}"
+        )
+    return best
+
+
+def best_offered(endpoint: Endpoint, offered: Sequence[str]) -> str | None:
+    """The best that is on offer of the vendor's own models; the catalogue names the best last."""
+    prefixes = endpoint.provider.model_prefixes or ("",)
+    own = [name for name in known_models() if name in offered and name.startswith(prefixes)]
+    return own[-1] if own else None
+
+
+def listed(models: Sequence[str]) -> str:
+    """A stranger's list for a message of ours."""
+    return safe_words(", ".join(sorted(models)[:20])) or "nothing"
+
+
+def failed(name: str, error: ReviewError) -> CheckRow:
+    """Our messages end in what to change, after the last semicolon."""
+    detail, _, cure = str(error).rpartition("; ")
+    return CheckRow(name, False, detail or cure, cure if detail else "")
+
+
+async def _money(endpoint: Endpoint, clock: Clock) -> list[CheckRow]:
+    """Balance, or the plan's windows. A compatible server of one's own need not have either."""
+    is_required = endpoint.provider in PROVIDERS
+    rows: list[CheckRow] = []
+    try:
+        left = await balance(endpoint, now=clock.now())
+        windows = await quota_windows(endpoint, now=clock.now())
+    except ReviewError as error:
+        return [failed("balance", error)] if is_required else []
+    if left is not None:
+        cure = "" if left > 0 else "top the account up; requests are refused until then"
+        rows.append(CheckRow("balance", left > 0, f"{left:.2f} left", cure))
+    rows.extend(_quota(window) for window in windows)
+    return rows
+
+
+def _quota(window: QuotaWindow) -> CheckRow:
+    is_open = window.limit is None or window.used is None or window.used < window.limit
+    turns = f", turns {window.resets_at:%Y-%m-%d %H:%M} UTC" if window.resets_at else ""
+    used = "?" if window.used is None else f"{window.used:g}"
+    of = "?" if window.limit is None else f"{window.limit:g}"
+    cure = "" if is_open else "reviews wait until it turns; a second provider in FALLBACK_… would take over"
+    return CheckRow(f"quota, {window.name}", is_open, f"{used} of {of} used{turns}", cure)
+
+
+def _limits(endpoint: Endpoint, limits: Limits | None) -> CheckRow:
+    """Never wrong, but worth knowing: what the throttle goes by."""
+    provider = endpoint.provider
+    known = limits or Limits()
+    told = [
+        f"{name} {value}"
+        for name, value in (
+            ("concurrency", known.concurrency or provider.plan_concurrency),
+            ("RPM", known.rpm),
+            ("TPM", known.tpm),
+            ("TPD", known.tpd),
+        )
+        if value is not None
+    ]
+    detail = ", ".join(told) if told else "not set, learned from what the server says"
+    if provider.name == "moonshot":
+        tiers = "; ".join(
+            f"{tier.name}: {tier.limits.concurrency} at once, {tier.limits.rpm} RPM, {tier.limits.tpm} TPM"
+            for tier in TIERS
+        )
+        detail += f" (the vendor's table: {tiers})"
+    return CheckRow("limits", True, detail)
+
+
+def _model(endpoint: Endpoint, offered: Sequence[str], *, answered: bool) -> CheckRow:
+    note = describe(endpoint.model).note
     known = f" ({note})" if note else ""
+    if answered or endpoint.model in offered:
+        return CheckRow("model", True, f"{endpoint.model}{known}")
+    if not offered:
+        return CheckRow("model", False, f"{endpoint.model}: cannot be looked up", "repair the rows above first")
+    advice = f"set {endpoint.names.model} to {best_offered(endpoint, offered) or 'one of these'}"
     return CheckRow(
         "model",
         False,
