@@ -59,6 +59,8 @@ REQUEST_WEIGHT_TOKENS = 10_000
 """What a request weighs in the fair queue besides its tokens: it holds a slot, however small it is."""
 CALLS_AT_ONCE = 8
 """Scripts of one instance on their way to Redis, which runs one at a time anyway."""
+RENEWED_WAITERS = 100
+"""How many a heartbeat asks about, so that its cost does not grow with the line."""
 QUOTA_PAUSE_S = 3600.0
 """Where the server does not say when its window turns: ask again after an hour."""
 
@@ -93,7 +95,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class KnownLimit:
-    """One limit in force. `source` is "configured" or "told by a refusal"."""
+    """One limit in force. `source` is "settings", the plan's name, or "told by a refusal"."""
 
     kind: LimitKind
     value: int
@@ -150,6 +152,8 @@ class _Request:
     cost: Cost
     flow: Flow
     answer: asyncio.Future[Mapping[str, Any]] = field(repr=False)
+    is_in_line: bool = False
+    """Whether Redis has said that it waits."""
 
     def facts(self) -> dict[str, object]:
         return {
@@ -192,6 +196,7 @@ class RedisThrottle:
         self._scripts = {verb: redis.register_script(_source(verb)) for verb in get_args(Verb)}
         settings: dict[str, object | None] = {kind: limits.value(kind) for kind in LIMIT_KINDS}
         settings |= {
+            "sources": {kind: limits.source(kind) for kind in LIMIT_KINDS},
             "prefix": self._prefix,
             "money": MONEY_PREFIX,
             "first": FIRST_CONCURRENCY,
@@ -325,6 +330,7 @@ class RedisThrottle:
         reply = await self._call("admit", facts)
         if reply["kind"] != "waiting":
             return reply
+        request.is_in_line = True
         self._listening.set()
         return await request.answer
 
@@ -342,11 +348,15 @@ class RedisThrottle:
         await asyncio.shield(asyncio.ensure_future(self._settle_debt(request_id)))
 
     async def _settle_debt(self, request_id: str) -> None:
-        with suppress(Unreachable):
-            await self._call("leave", self._owed[request_id])
-            self._owed.pop(request_id, None)
+        await self._pay(request_id)
         if not (self._waiting or self._held or self._owed):
             await self._rest()
+
+    async def _pay(self, request_id: str) -> None:
+        if told := self._owed.get(request_id):
+            with suppress(Unreachable):
+                await self._call("leave", told)
+                self._owed.pop(request_id, None)
 
     # ----------------------------------------------------------------------------------------------- background
 
@@ -371,10 +381,9 @@ class RedisThrottle:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             for request_id in list(self._owed):
-                with suppress(Unreachable):
-                    await self._call("leave", self._owed[request_id])
-                    self._owed.pop(request_id, None)
-            waiting = list(self._waiting)
+                await self._pay(request_id)
+            # The oldest do: an admission that was not heard of makes its request the oldest before long.
+            waiting = [request.id for request in self._waiting.values() if request.is_in_line][:RENEWED_WAITERS]
             try:
                 reply = await self._call(
                     "renew",
@@ -390,8 +399,7 @@ class RedisThrottle:
             for request_id, at_ms in (reply["admitted"] or {}).items():
                 self._answer(request_id, {"kind": "admitted", "at": at_ms})
             for request_id in reply["unknown"] or ():
-                if request_id in waiting:
-                    self._fail(request_id, Unreachable("Redis lost the line of waiting requests; stand in line again."))
+                self._fail(request_id, Unreachable("Redis lost the line of waiting requests; stand in line again."))
 
     async def _listen(self) -> None:
         """Wait to be told, without asking again and again: Redis answers when there is something to say."""

@@ -8,6 +8,7 @@ if waiting then
   -- One that is parked stands in no line, but is known all the same.
   call('HDEL', WAITERS, arg.id)
   leave_instance(w.instance, arg.id)
+  unpark(w.job)
 end
 -- Read before the slot goes: growth needs to know whether the limit was in use.
 local full = call('HLEN', SLOTS) >= concurrency()

@@ -2,20 +2,20 @@
 -- that admits. A script is this text followed by one `throttle_<verb>.lua`; Redis runs it as one atomic step.
 --
 -- KEYS, all with one hash tag (budgets span accounts, so all accounts live in one slot of a cluster):
---   1 state      HASH  learned limits with their source, AIMD, pauses, counters, who keeps the time
---   2 slots      HASH  request id -> record of an admitted request; its length is the concurrency in use
---   3 waiters    HASH  request id -> record of a waiting one
---   4 instances  ZSET  instance -> when its lease ends (ms); one heartbeat renews all it holds and waits for
---   5 line       ZSET  by name: class, repository, change, number in line, request id: first come first served
---   6 changes    ZSET  by name: class, repository, start tag, change: those that have someone in line
---   7 repos:i    ZSET  repository -> start tag, interactive class
---   8 repos:b    ZSET  the same for the batch class
---   9 tags       HASH  start-time fair queueing: virtual times, finish tags, start tags
---  10 seen       ZSET  flow -> when it was last served (ms), so that old tags can be forgotten
---  11 minute     LIST  starts (ms) of the buckets of the last minute that count something, oldest first
---  12 minute:n   HASH  "<start>:r" requests and "<start>:t" tokens of a bucket; "r" and "t" their sums
---  13 day        LIST  as `minute`, for the last 24 hours
---  14 day:n      HASH  as `minute:n`
+--    1 state      HASH  learned limits with their source, AIMD, pauses, counters, who keeps the time
+--    2 slots      HASH  request id -> record of an admitted request; its length is the concurrency in use
+--    3 waiters    HASH  request id -> record of a waiting one
+--    4 instances  ZSET  instance -> when its lease ends (ms); one heartbeat renews all it holds and waits for
+--    5 line       ZSET  by name: class, repository, change, number in line, request id: first come first served
+--    6 changes    ZSET  by name: class, repository, start tag, change: those that have someone in line
+--    7 repos:i    ZSET  repository -> start tag, interactive class
+--    8 repos:b    ZSET  the same for the batch class
+--    9 tags       HASH  start-time fair queueing: virtual times, finish tags, start tags
+--   10 seen       ZSET  flow -> when it was last served (ms), so that old tags can be forgotten
+--   11 minute     LIST  starts (ms) of the buckets of the last minute that count something, oldest first
+--   12 minute:n   HASH  "<start>:r" requests and "<start>:t" tokens of a bucket; "r" and "t" their sums
+--   13 day        LIST  as `minute`, for the last 24 hours
+--   14 day:n      HASH  as `minute:n`
 -- Made here with the same tag: members:<instance> SET of its request ids, inbox:<instance> LIST of what it is told,
 -- parked:<job> LIST of its waiters while its budget is reserved, and money: month:<yyyy-mm>, job:<id>.
 -- ARGV: 1 settings, 2 the verb's arguments, both JSON; times in ms, money in micro-dollars.
@@ -261,16 +261,9 @@ local function leave_instance(instance, id)
   call('SREM', members, id)
   if call('SCARD', members) == 0 then call('ZREM', INSTANCES, instance) end
 end
-local function turn_away(w, id, message)
-  quit(w, id, 0)
-  leave_instance(w.instance, id)
-  message.id = id
-  tell(w.instance, message)
-end
-
 -- ------------------------------------------------------------------------------------------------------- admission
--- Another request of `job` that waits beside the line for its money may try now. One at a time: each admission and each
--- return lets the next one try.
+-- Another request of `job` that waits beside the line for its money may try now. One at a time: whatever
+-- becomes of it lets the next one try.
 local function unpark(job)
   if job == '' then return end
   while true do
@@ -282,6 +275,13 @@ local function unpark(job)
       return
     end
   end
+end
+local function turn_away(w, id, message)
+  quit(w, id, 0)
+  leave_instance(w.instance, id)
+  message.id = id
+  tell(w.instance, message)
+  unpark(w.job)
 end
 local function admit(w, id)
   if w.class == 'b' then put('streak', nil) elseif call('ZCARD', REPOS.b) > 0 then put('streak', (state.streak or 0) + 1) end
@@ -316,8 +316,10 @@ local function reap()
     for _, id in ipairs(ids) do
       local record = call('HGET', WAITERS, id)
       if record then
-        quit(cjson.decode(record), id, 0)
+        local w = cjson.decode(record)
+        quit(w, id, 0)
         call('HDEL', WAITERS, id)
+        unpark(w.job)
       end
       give_back(id, nil, {lost = 1})
     end

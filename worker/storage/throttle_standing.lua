@@ -10,7 +10,7 @@ for _, kind in ipairs({'concurrency', 'rpm', 'tpm', 'tpd'}) do
   if told and told == limit(kind) and told ~= cfg[kind] then
     limits[kind] = {value = told, source = 'told by a refusal', at = state[kind .. ':at']}
   elseif cfg[kind] then
-    limits[kind] = {value = cfg[kind], source = 'configured'}
+    limits[kind] = {value = cfg[kind], source = cfg.sources[kind]}
   end
 end
 return cjson.encode({
