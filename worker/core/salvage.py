@@ -14,8 +14,12 @@ Item = dict[str, object]
 
 _DEEPEST = 64
 """Levels of nesting beyond which an object is no item of ours, and no work for the JSON reader."""
-_READ_AGAIN = 8
-"""How many times the answer's length may be read in vain before reading stops."""
+_LONGEST = 100_000
+"""Characters within which an item must end."""
+_READ_AGAIN = 2
+"""How many times the answer's length may be read in vain before repairing stops,"""
+_READ_AGAIN_AT_LEAST = 1_000_000
+"""or this many characters, for an answer of ordinary length."""
 
 # An unclosed string reaches to the end of the text.
 _STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
@@ -75,7 +79,7 @@ class _Reader:
     def __init__(self, text: str, keys: tuple[str, ...], is_item: Callable[[Item], bool]) -> None:
         self._text = text
         self._is_item = is_item
-        self._allowance = _READ_AGAIN * len(text)
+        self._allowance = max(_READ_AGAIN * len(text), _READ_AGAIN_AT_LEAST)
         self._found = Salvage()
         names = "|".join(keys)
         self._field = re.compile(rf'(?<!\\)"({names})"\s*:\s*', re.IGNORECASE)
@@ -126,8 +130,10 @@ class _Reader:
         item = None if end is None else _object(self._text[start:end])
         if item is None:
             # One quote too many and strings change places with what is between them, so the end found is no end.
-            border = self._border.search(self._text, start) if self._allowance > 0 else None
-            self._allowance -= (border.end() if border else len(self._text)) - start
+            limit = start + _LONGEST
+            border = self._border.search(self._text, start, limit) if self._allowance > 0 else None
+            self._allowance -= (border.end() if border else min(limit, len(self._text))) - start
+            self._allowance -= (end or min(limit, len(self._text))) - start
             if border is not None:
                 end = border.end()
                 item = self._repaired(self._text[start : border.start() + 1])
@@ -147,16 +153,14 @@ class _Reader:
                 self._found.items.append(item)
                 self._found.is_found = True
             else:
-                self._allowance -= (len(self._text) if end is None else end) - position
+                self._allowance -= (end or min(position + _LONGEST, len(self._text))) - position
                 end = position + 1
             position = self._text.find("{", end)
 
     def _end(self, start: int) -> tuple[int | None, bool]:
         """Where the object at `start` ends (None: nowhere), and whether it is nested beyond reason."""
-        if self._allowance <= 0:
-            return None, False
         depth = deepest = 0
-        for token in _TOKEN.finditer(self._text, start):
+        for token in _TOKEN.finditer(self._text, start, start + _LONGEST):
             mark = token[0]
             if mark in "{[":
                 depth += 1
