@@ -283,6 +283,11 @@ def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path |
     return settings
 
 
+def child_environment() -> dict[str, str]:
+    """A copy of the process environment for a process of ours."""
+    return dict(os.environ)
+
+
 def example() -> str:
     """The text of `.env.example`: every name with its meaning and default."""
     lines = [

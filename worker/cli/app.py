@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import jobs, settings
+from worker.cli import jobs, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -19,6 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(serve.serve)
+app.command()(serve.api)
+app.command()(serve.worker)
+app.command()(serve.upkeep)
+app.command(hidden=True)(serve.alive)
 app.command()(jobs.why)
 app.command()(jobs.jobs)
 app.add_typer(jobs.dead, name="dead")

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pydantic import SecretStr
 
+from worker.bootstrap import Services
 from worker.core.delivery import Delivery, Ignored
 from worker.core.job import Accepted, Intent
+from worker.forges import FORGES
+from worker.forges import Webhook as ForgeWebhook
 from worker.ports import Jobs
+from worker.settings import Settings
+from worker.storage.health import check_writes
+
+Check = Callable[[], Awaitable[str]]
+"""Returns what it found in words, or raises `ReviewError`."""
 
 
 class Webhook(Protocol):
@@ -24,8 +33,22 @@ class Webhook(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SignedWebhook:
+    """A forge's module with the secret of this installation."""
+
+    forge: ForgeWebhook
+    secret: SecretStr
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+        self.forge.verify(headers, body, secret=self.secret.get_secret_value())
+
+    def parse(self, headers: Mapping[str, str], body: bytes) -> Delivery | Ignored:
+        return self.forge.parse(headers, body)
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
-    """`checks` are what `/readyz` asks: each returns what it found in words, or raises `ReviewError`."""
+    """`checks` are what `/readyz` asks."""
 
     webhooks: Mapping[str, Webhook]
     """By the forge's name, as in the path `/webhooks/<name>`; a forge that is not configured is absent."""
@@ -35,4 +58,28 @@ class Site:
     api_token: SecretStr | None = None
     provider: Mapping[str, str] = field(default_factory=dict)
     """The provider line's fields: provider, model, host, plan."""
-    checks: Mapping[str, Callable[[], Awaitable[str]]] = field(default_factory=dict)
+    checks: Mapping[str, Check] = field(default_factory=dict)
+
+
+def site_of(services: Services, *, checks: Mapping[str, Check] | None = None) -> Site:
+    """The site over `services`; `checks` are added to the one for Redis."""
+    installation = services.installation
+    return Site(
+        webhooks=webhooks_of(installation.settings),
+        accept=services.accept,
+        request=services.request,
+        jobs=services.jobs,
+        api_token=installation.settings.api_token,
+        provider=installation.endpoint.described(),
+        checks={"redis": partial(check_writes, services.redis), **(checks or {})},
+    )
+
+
+def webhooks_of(settings: Settings) -> dict[str, Webhook]:
+    """The forges whose webhook secret is set."""
+    found: dict[str, Webhook] = {}
+    for name, row in FORGES.items():
+        secret: SecretStr | None = getattr(settings, f"{row.settings_prefix.lower()}webhook_secret")
+        if secret is not None:
+            found[name] = SignedWebhook(row.webhook, secret)
+    return found

@@ -1,0 +1,17 @@
+"""Whether Redis takes writes: one that only answers is a replica, or full, and stores no job."""
+
+from __future__ import annotations
+
+import redis.asyncio
+
+from worker.storage.connection import PREFIX, answering
+
+KEY = f"{PREFIX}:health"
+LIFE_S = 60
+
+
+async def check_writes(client: redis.asyncio.Redis) -> str:
+    """Write one short-lived key; what was found, in words. Raises `Unreachable` or `ConfigurationError`."""
+    with answering():
+        await client.set(KEY, "1", ex=LIFE_S)
+    return "takes writes"
