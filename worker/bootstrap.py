@@ -22,7 +22,7 @@ from worker.core.comments import Voice
 from worker.core.delivery import Delivery, Ignored, allows
 from worker.core.delivery import Policy as DeliveryPolicy
 from worker.core.errors import ConfigurationError
-from worker.core.exchange import STANDIN_MODEL, Kind
+from worker.core.exchange import STANDIN_MODEL, Kind, Prompt
 from worker.core.job import Accepted, Claim, Intent, Job
 from worker.core.limits import HardStops, Limits, account_of
 from worker.core.masking import mask
@@ -36,7 +36,7 @@ from worker.providers.account import models_offered
 from worker.providers.connect import connect as connect_model
 from worker.providers.endpoint import PRIMARY, SECOND, Endpoint
 from worker.providers.fallback import Breaker, FallbackModel
-from worker.providers.remote import Deadlines, Wishes
+from worker.providers.remote import Deadlines, RemoteModel, Wishes, encode
 from worker.review.accept import accept, accept_delivery
 from worker.review.conduct import Conductor
 from worker.review.conduct import Policy as ReviewPolicy
@@ -268,6 +268,11 @@ class Installation:
             mask=mask,
         )
 
+    def request_body(self, prompt: Prompt) -> bytes:
+        """`prompt` exactly as it would be sent to the provider; nothing is sent, and no Redis is asked."""
+        throttle = self._throttle(connect_redis(self.redis_url), self.endpoint)
+        return encode(self._model(self.endpoint, self.model_info, throttle).body(prompt))
+
     def _throttle(self, client: redis.asyncio.Redis, endpoint: Endpoint) -> RedisThrottle:
         settings = self.settings
         plan = endpoint.provider.plan_concurrency
@@ -284,7 +289,7 @@ class Installation:
             stops=HardStops(month_usd=settings.llm_monthly_budget_usd, review_usd=settings.llm_review_budget_usd),
         )
 
-    def _model(self, endpoint: Endpoint, info: ModelInfo, throttle: Throttle) -> Model:
+    def _model(self, endpoint: Endpoint, info: ModelInfo, throttle: Throttle) -> RemoteModel:
         settings = self.settings
         return connect_model(
             endpoint,

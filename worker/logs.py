@@ -20,7 +20,16 @@ from worker.core.redaction import Redactor
 Format = Literal["console", "json"]
 
 # These say at info what our own lines say better, or repeat each request with its URL.
-_QUIET = ("httpx", "httpcore", "git", "asyncio", "uvicorn.access", "celery.worker.strategy", "celery.app.trace")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "git",
+    "asyncio",
+    "uvicorn.access",
+    "uvicorn.error",
+    "celery.worker.strategy",
+    "celery.app.trace",
+)
 # These bring handlers of their own, which would write the line a second time.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.worker")
 

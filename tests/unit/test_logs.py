@@ -58,13 +58,13 @@ def test_json_lines_begin_with_time_level_and_event(written: io.StringIO) -> Non
 def test_lines_of_celery_and_uvicorn_have_the_same_form(written: io.StringIO, form: logs.Format) -> None:
     logs.configure(form, stream=written)
     logging.getLogger("celery.worker").info("ready on %s", "host-1")
-    logging.getLogger("uvicorn.error").info("started")
+    logging.getLogger("uvicorn.error").warning("too slow")
     lines = written.getvalue().splitlines()
     assert len(lines) == 2
     if form == "json":
-        assert [json.loads(line)["event"] for line in lines] == ["ready on host-1", "started"]
+        assert [json.loads(line)["event"] for line in lines] == ["ready on host-1", "too slow"]
     else:
-        assert [line.split(maxsplit=2)[1:] for line in lines] == [["info", "ready on host-1"], ["info", "started"]]
+        assert [line.split(maxsplit=2)[1:] for line in lines] == [["info", "ready on host-1"], ["warning", "too slow"]]
 
 
 def test_secrets_appear_in_no_line_wherever_they_came_from(written: io.StringIO, form: logs.Format) -> None:

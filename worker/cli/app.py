@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import jobs, serve, settings
+from worker.cli import jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.command()(serve.serve)
 app.command()(serve.api)
 app.command()(serve.worker)
 app.command()(serve.upkeep)
+app.command()(review.review)
+app.command()(review.plan)
 app.command(hidden=True)(serve.alive)
 app.command()(jobs.why)
 app.command()(jobs.jobs)

@@ -162,14 +162,9 @@ def _never_heard_of(change: str) -> str:
 
 def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None:
     because = f": {visible(job.reason)}" if job.reason else ""
-    console.print(
-        Text.assemble(
-            (job.state.value, _style(job.state)),
-            f"{because}",
-            (f"   {visible(str(job.ref))} at {visible(job.head[:12]) or 'a head not asked for yet'}", "cyan"),
-            (f"   job {job.id}, attempt {job.attempt}", "dim"),
-        )
-    )
+    head = visible(job.head[:12]) or "a head not asked for yet"
+    console.print(Text.assemble((job.state.value, _style(job.state)), because))
+    console.print(Text(f"  {visible(str(job.ref))} at {head} · job {job.id} · attempt {job.attempt}", style="cyan"))
     if job.state is State.DEFERRED and job.not_before:
         console.print(f"  goes on at {_time(job.not_before)}")
     for one in decisions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -20,9 +22,11 @@ _SHOWN_ROWS = 20
 _SHOWN_CHUNKS = 40
 
 
-def open_console(*, is_error: bool = False, width: int | None = None) -> Console:
-    """A console that takes no markup, emoji code or link from text."""
-    return Console(markup=False, emoji=False, highlight=False, stderr=is_error, width=width)
+def open_console(*, file: TextIO | None = None, is_error: bool = False) -> Console:
+    """A console that takes no markup, emoji code or link from text; a `file` is written 120 columns wide."""
+    return Console(
+        markup=False, emoji=False, highlight=False, stderr=is_error, file=file, width=120 if file is not None else None
+    )
 
 
 def show_report(report: Report, console: Console, *, seconds: float | None = None) -> None:

@@ -1,13 +1,11 @@
-"""A report and a plan as JSON values, in the shapes that scripts rely on."""
+"""A report as a JSON value, in the shape that scripts rely on."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from worker.core.diff.model import Hunk
 from worker.core.finding import Finding
 from worker.core.ledger import Ledger
-from worker.core.planning.plan import Plan
 from worker.core.report import Report
 
 VERSION = 1
@@ -39,25 +37,6 @@ def report_json(report: Report) -> dict[str, Any]:
     }
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """`plan --format json`."""
-    return {
-        "window_tokens": plan.window_tokens,
-        "output_tokens": plan.output_tokens,
-        "chunks": [
-            {
-                "id": chunk.id,
-                "input_tokens": chunk.input_tokens,
-                "files": [
-                    {"path": _text(file.path), "hunks": [_hunk(hunk) for hunk in file.hunks]} for file in chunk.files
-                ],
-            }
-            for chunk in plan.chunks
-        ],
-        "ledger": {**_ledger(plan.ledger), "planned_lines": plan.ledger.reviewed_lines},
-    }
-
-
 def _finding(finding: Finding) -> dict[str, Any]:
     anchor = finding.anchor
     return {
@@ -81,15 +60,6 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
         "not_reviewed": [
             {"path": _text(row.path), "reason": row.reason, "lines": row.lines} for row in ledger.not_reviewed
         ],
-    }
-
-
-def _hunk(hunk: Hunk) -> dict[str, int]:
-    return {
-        "old_start": hunk.old_start,
-        "old_lines": hunk.old_lines,
-        "new_start": hunk.new_start,
-        "new_lines": hunk.new_lines,
     }
 
 

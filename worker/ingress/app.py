@@ -51,6 +51,7 @@ class _Pages:
     def __init__(self, site: Site, counters: metrics.Counters) -> None:
         self._site = site
         self._counters = counters
+        self._problems: dict[str, str] = {}
 
     async def alive(self, _request: Request) -> Response:
         """The process answers; asks nothing of anybody else, so that a Redis outage restarts no container."""
@@ -100,15 +101,27 @@ class _Pages:
             return None
 
     async def _check(self, name: str) -> tuple[bool, str]:
+        """Whether the check passes, and what it found. The page is open to everybody, so errors stay in the log."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                return True, await self._site.checks[name]()
+                found = await self._site.checks[name]()
         except TimeoutError:
-            return False, f"no answer within {CHECK_TIMEOUT_S} s"
+            self._note(name, f"no answer within {CHECK_TIMEOUT_S} s")
+            return False, "no answer"
         except ReviewError as error:
-            # The page is open to everybody; the error's own words go to the log.
-            log.warning("check.failed", check=name, error=str(error))
+            self._note(name, str(error))
             return False, type(error).__name__
+        self._note(name, "")
+        return True, found
+
+    def _note(self, name: str, problem: str) -> None:
+        """Log what changed: probes come every few seconds."""
+        if problem != self._problems.get(name, ""):
+            if problem:
+                log.warning("check.failed", check=name, error=problem)
+            else:
+                log.info("check.passed", check=name)
+        self._problems[name] = problem
 
 
 class _Timed:

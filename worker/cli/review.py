@@ -1,0 +1,247 @@
+"""`review` and `plan`: one change now, on this terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from worker.bootstrap import Installation, Services, planning_for, with_model_chosen
+from worker.cli.exits import Exit
+from worker.cli.jobs import parse_change
+from worker.cli.report_text import open_console, show_plan, show_report
+from worker.cli.setting_up import set_up
+from worker.cli.sources import open_source
+from worker.clock import SystemClock
+from worker.core.change import ChangeRef
+from worker.core.comments import Voice, summary_text
+from worker.core.delivery import Ignored
+from worker.core.errors import BadInput, ConfigurationError, ReviewError
+from worker.core.exchange import Kind
+from worker.core.finding import Severity
+from worker.core.job import Intent, Job, Stage, State
+from worker.core.masking import mask
+from worker.core.planning.plan import plan_as_json
+from worker.core.planning.rendering import render
+from worker.core.report import Report
+from worker.core.report_json import report_json
+from worker.ports import Flow
+from worker.process import WorkerProcess
+from worker.providers import catalogue
+from worker.review.examine import Subject
+from worker.review.local import local_subject, review_local
+from worker.review.prompts import words
+from worker.review.records import REPORT, load_report
+from worker.settings import Role, Settings
+from worker.storage import embedded
+
+
+class ReportFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class PlanFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+Repo = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of a git repository; this one when not given.")]
+Range = Annotated[
+    str | None,
+    typer.Option("--range", metavar="A..B", help="What a change of B into A would show, from their merge base."),
+]
+DiffFile = Annotated[str | None, typer.Option(metavar="FILE", help="A unified diff as git writes it; - is stdin.")]
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of on stdout.")]
+
+
+def review(
+    url: Annotated[str | None, typer.Argument(metavar="URL", help="A change on a forge, or owner/name#7.")] = None,
+    repo: Repo = None,
+    revisions: Range = None,
+    diff_file: DiffFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With a URL: show the review and post nothing.")] = False,
+    format: Annotated[ReportFormat, typer.Option(help="How the report is written.")] = ReportFormat.TEXT,
+    output: Output = None,
+    fail_on: Annotated[Severity | None, typer.Option(help="Exit 1 when a finding is at least so severe.")] = None,
+) -> None:
+    """Review one change now, through the same pipeline as the service."""
+    if url is not None and (repo, revisions, diff_file) != (None, None, None):
+        raise BadInput("A URL goes without --repo, --range and --diff-file.")
+    if dry_run and url is None:
+        raise BadInput("--dry-run belongs to a URL: a local review posts nothing anyway.")
+    settings = set_up(Role.REVIEW, level="warning")
+    started = time.monotonic()
+    with _installed(settings) as installation:
+        if url is None:
+            report = asyncio.run(_review_source(installation, repo, revisions, diff_file))
+        else:
+            ref = _named(url, settings)
+            report = asyncio.run(_review_dry(installation, ref)) if dry_run else _review_and_post(installation, ref)
+    _tell(report, format, output, seconds=time.monotonic() - started)
+    sys.exit(_exit_code(report, fail_on))
+
+
+def plan(
+    repo: Repo = None,
+    revisions: Range = None,
+    diff_file: DiffFile = None,
+    format: Annotated[PlanFormat, typer.Option(help="How the plan is written.")] = PlanFormat.TEXT,
+    render_to: Annotated[
+        Path | None, typer.Option("--render", metavar="DIR", help="Write each request body there as it would be sent.")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Show the chunks, tokens and ledger of a review; no model is asked."""
+    settings = set_up(Role.PLAN, level="warning")
+    if settings.api_llm_provider_model == "auto":
+        # Which model it would be only the provider can tell; the plan is made for the best one known.
+        best = catalogue.known_models()[0]
+        settings = settings.model_copy(update={"api_llm_provider_model": best})
+    # Nothing connects to it: a plan needs no Redis, only the bodies' builder wants an address.
+    installation = Installation(settings, "redis://localhost:0/0")
+
+    async def planned() -> None:
+        async with open_source(repo, revisions, diff_file) as source:
+            subject = local_subject(source.name)
+            made = await planning_for(settings, installation.model_info).plan(
+                subject, source.snapshot, tree=source.tree
+            )
+            if render_to is not None:
+                render_to.mkdir(parents=True, exist_ok=True)
+                for chunk in made.chunks:
+                    prompt = render(made, chunk, words=words(Kind.FINDINGS), cache_key=made.nonce)
+                    (render_to / f"{chunk.id}.json").write_bytes(installation.request_body(prompt))
+        if format is PlanFormat.JSON:
+            _write(json.dumps(plan_as_json(made), indent=2) + "\n", output)
+        else:
+            with _console(output) as console:
+                show_plan(made, console)
+
+    asyncio.run(planned())
+
+
+@contextmanager
+def _installed(settings: Settings) -> Iterator[Installation]:
+    """An installation over REDIS_URL or the embedded Redis: limits are kept together with whoever else runs here."""
+    settings = asyncio.run(with_model_chosen(settings, clock=SystemClock()))
+    if settings.redis_dsn is not None:
+        yield Installation(settings, settings.redis_dsn.get_secret_value())
+        return
+    with embedded.start(settings.kimi_review_home) as redis:
+        yield Installation(settings, redis.url)
+
+
+async def _review_source(
+    installation: Installation, repo: Path | None, revisions: str | None, diff_file: str | None
+) -> Report:
+    async with open_source(repo, revisions, diff_file) as source, installation.services() as services:
+        return await review_local(
+            local_subject(source.name), source.snapshot, examiner=services.examiner(), tree=source.tree
+        )
+
+
+async def _review_dry(installation: Installation, ref: ChangeRef) -> Report:
+    async with installation.services() as services:
+        forge = services.forge(ref.forge)
+        change = await forge.change(ref)
+        async with installation.checkout.open(change, await forge.remote_ready(change)) as tree:
+            subject = Subject(
+                name=str(ref),
+                flow=Flow(change=str(ref), repository=ref.repository),
+                title=change.title,
+                description=change.description,
+            )
+            return await review_local(subject, await tree.snapshot(), examiner=services.examiner(), tree=tree)
+
+
+def _review_and_post(installation: Installation, ref: ChangeRef) -> Report:
+    """Store a job as a delivery would, and be its worker."""
+    job = asyncio.run(_accepted(installation, ref))
+    process = WorkerProcess(installation.services, deadline_s=installation.settings.job_deadline_s)
+    for stage in (Stage.REVIEW, Stage.PUBLISH):
+        process.run(job, stage)
+    return asyncio.run(_posted(installation, job))
+
+
+async def _accepted(installation: Installation, ref: ChangeRef) -> str:
+    async with installation.services() as services:
+        change = await services.forge(ref.forge).change(ref)
+        accepted = await services.request(Intent(ref=ref, head=change.head, force=True))
+        if isinstance(accepted, Ignored):
+            raise ConfigurationError([f"GITHUB_REPOSITORIES: {accepted.reason}. Add a glob that names it."])
+        return accepted.job
+
+
+async def _posted(installation: Installation, job_id: str) -> Report:
+    async with installation.services() as services:
+        job = await services.jobs.get(job_id)
+        if job is None or job.state is not State.DONE:
+            raise ReviewError(await _why_not(services, job))
+        records = await services.jobs.load(job_id)
+        return load_report(records[REPORT])
+
+
+async def _why_not(services: Services, job: Job | None) -> str:
+    if job is None:
+        return "The job is gone from the store. Was Redis emptied?"
+    last = [f"{one.event} {one.detail}".strip() for one in await services.jobs.decisions(job.id)][-1:]
+    return f"Not posted: the job {job.id} is {job.state.value}: {job.reason or ' '.join(last)}"
+
+
+def _named(url: str, settings: Settings) -> ChangeRef:
+    ref = parse_change(url, settings)
+    if ref is None:
+        raise BadInput("That names no change. Write its URL, or owner/name#7.")
+    if not settings.has_github:
+        raise ConfigurationError(["GITHUB_TOKEN: is not set, and a review of a change on GitHub needs it."])
+    return ref
+
+
+def _tell(report: Report, format: ReportFormat, output: Path | None, *, seconds: float) -> None:
+    match format:
+        case ReportFormat.JSON:
+            _write(json.dumps(report_json(report), indent=2) + "\n", output)
+        case ReportFormat.MARKDOWN:
+            _write(summary_text(report, Voice(max_comments=0, mask=mask)) + "\n", output)
+        case ReportFormat.TEXT:
+            with _console(output) as console:
+                show_report(report, console, seconds=seconds)
+
+
+@contextmanager
+def _console(output: Path | None) -> Iterator[Console]:
+    if output is None:
+        yield open_console()
+        return
+    text = io.StringIO()
+    yield open_console(file=text)
+    _write(text.getvalue(), output)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--output cannot be written: {error.strerror}.") from error
+
+
+def _exit_code(report: Report, fail_on: Severity | None) -> Exit:
+    found = (*report.findings, *report.unanchored)
+    if fail_on is not None and any(finding.severity.rank <= fail_on.rank for finding in found):
+        return Exit.FINDINGS
+    return Exit.DONE if report.is_complete else Exit.INCOMPLETE
