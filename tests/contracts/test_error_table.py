@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.fakes.admission import OpenThrottle
 from tests.fakes.clock import FakeClock
 from tests.fakes.kimi import ACCOUNT, KEY, Fault, KimiServer, canned, error, no_balance, overloaded, rate_limited
-from tests.fakes.throttle import FakeThrottle
 from worker.core.errors import (
     ClientNotAllowed,
     ContentFiltered,
@@ -220,7 +220,7 @@ ROWS = [
 ATTEMPTS = {cls: rule.attempts for cls, rule in RULES.items()}
 
 
-def refused_by(server: KimiServer, throttle: FakeThrottle, clock: FakeClock) -> ReviewError:
+def refused_by(server: KimiServer, throttle: OpenThrottle, clock: FakeClock) -> ReviewError:
     endpoint = Endpoint(server.base_url, KEY, "kimi-k2.6")
     model = OpenAICompatibleModel(
         endpoint, info=lookup("kimi-k2.6"), throttle=throttle, clock=clock, randomness=lambda: 0.01
@@ -232,7 +232,7 @@ def refused_by(server: KimiServer, throttle: FakeThrottle, clock: FakeClock) -> 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_each_row_of_the_table(row: Row) -> None:
-    throttle, clock = FakeThrottle(), FakeClock()
+    throttle, clock = OpenThrottle(), FakeClock()
     with KimiServer(brain=canned('{"summary": "x"}')) as kimi:
         kimi.script(*[row.fault] * 20)
         refusal = refused_by(kimi, throttle, clock)
@@ -254,7 +254,7 @@ def test_each_row_of_the_table(row: Row) -> None:
 
 
 def test_a_refused_request_gives_its_tokens_back() -> None:
-    throttle = FakeThrottle()
+    throttle = OpenThrottle()
     with KimiServer() as kimi:
         kimi.script(*[Fault(429, overloaded())] * 20)
         refused_by(kimi, throttle, FakeClock())
@@ -264,14 +264,14 @@ def test_a_refused_request_gives_its_tokens_back() -> None:
 def test_the_figures_of_the_text_are_told() -> None:
     with KimiServer() as kimi:
         kimi.script(*[Fault(429, rate_limited("organization max RPM: 3, please try again after 1 seconds"))] * 20)
-        limited = refused_by(kimi, FakeThrottle(), FakeClock())
+        limited = refused_by(kimi, OpenThrottle(), FakeClock())
         # The script still holds what the first model did not come to.
         while kimi.next_fault() is not None:
             pass
         kimi.script(Fault(429, rate_limited("organization TPD rate limit, current: 9, limit: 8")))
-        day = refused_by(kimi, FakeThrottle(), FakeClock())
+        day = refused_by(kimi, OpenThrottle(), FakeClock())
         kimi.script(Fault(400, error("x", "exceeded model token limit: 262144 (requested: 274613)")))
-        too_long = refused_by(kimi, FakeThrottle(), FakeClock())
+        too_long = refused_by(kimi, OpenThrottle(), FakeClock())
     assert isinstance(limited, RateLimited)
     assert (limited.limit, limited.limit_value, limited.retry_after_s) == ("rpm", 3, 1.0)
     assert isinstance(day, NotNow)
@@ -284,7 +284,7 @@ def test_a_requests_limit_is_waited_out_though_the_header_says_one_second() -> N
     clock = FakeClock()
     with KimiServer(brain=canned("{}")) as kimi:
         kimi.script(*[Fault(429, rate_limited("organization max RPM: 3"), {"Retry-After": "1"})] * 20)
-        refused_by(kimi, FakeThrottle(), clock)
+        refused_by(kimi, OpenThrottle(), clock)
     assert min(clock.slept) >= 60
 
 
@@ -293,7 +293,7 @@ def test_retry_after_is_obeyed_as_seconds_and_as_a_date(header: str) -> None:
     clock = FakeClock()
     with KimiServer() as kimi:
         kimi.script(Fault(503, "", {"Retry-After": header}), Fault(401))
-        refused_by(kimi, FakeThrottle(), clock)
+        refused_by(kimi, OpenThrottle(), clock)
     assert clock.slept[0] == pytest.approx(7, abs=0.1)
 
 
@@ -317,7 +317,7 @@ def test_a_refused_key_is_told_where_its_kind_belongs(key: str, base_url: str, a
 def test_a_base_url_without_v1_is_told_what_to_write() -> None:
     with KimiServer() as kimi:
         endpoint = Endpoint(kimi.address, KEY, "kimi-k2.6")
-        model = OpenAICompatibleModel(endpoint, info=lookup("kimi-k2.6"), throttle=FakeThrottle(), clock=FakeClock())
+        model = OpenAICompatibleModel(endpoint, info=lookup("kimi-k2.6"), throttle=OpenThrottle(), clock=FakeClock())
         with pytest.raises(WrongEndpoint) as caught:
             asyncio.run(model.complete(PROMPT, flow=FLOW))
         assert f"write {kimi.base_url}" in str(caught.value)
@@ -326,5 +326,5 @@ def test_a_base_url_without_v1_is_told_what_to_write() -> None:
 def test_the_key_follows_no_redirect() -> None:
     with KimiServer() as elsewhere, KimiServer() as kimi:
         kimi.script(Fault(302, "", {"Location": f"{elsewhere.base_url}/chat/completions"}))
-        assert isinstance(refused_by(kimi, FakeThrottle(), FakeClock()), WrongEndpoint)
+        assert isinstance(refused_by(kimi, OpenThrottle(), FakeClock()), WrongEndpoint)
         assert elsewhere.received == []

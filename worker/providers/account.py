@@ -36,6 +36,8 @@ class QuotaWindow:
 def headers_for(endpoint: Endpoint) -> dict[str, str]:
     """Key and name. Both ways of sending the key where Anthropic's API is spoken: Kimi's paths take the bearer."""
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    if not endpoint.api_key:
+        return headers
     if endpoint.dialect == "anthropic":
         headers["anthropic-version"] = ANTHROPIC_VERSION
         headers["x-api-key"] = endpoint.api_key

@@ -221,6 +221,15 @@ class RemoteModel(ABC):
                 requested_tokens=needed,
             )
 
+    def _cost(self, prompt: Prompt) -> Cost:
+        """The most that one request can take from the account."""
+        input_tokens, cap_tokens = prompt.input_tokens, self._cap(prompt)
+        prices = self.info.prices
+        if prices is None:
+            return Cost(input_tokens, cap_tokens)
+        worst_usd = prices.cost_usd(input_tokens=input_tokens, cached_tokens=0, output_tokens=cap_tokens)
+        return Cost(input_tokens, cap_tokens, worst_usd)
+
     def _remember(self, error: ParameterRefused, body: Body) -> None:
         name = self._refusal_of(error.parameter, body)
         if name in self._refused and without(dict(body), error.parameter) == body:
@@ -243,8 +252,7 @@ class RemoteModel(ABC):
 
     async def _attempt(self, prompt: Prompt, body: Body, flow: Flow) -> _Outcome:
         """One admitted request. Raises what kept it from being answered."""
-        cost = Cost(input_tokens=prompt.input_tokens, output_cap_tokens=self._cap(prompt))
-        async with self._throttle.admit(cost, flow=flow) as slot:
+        async with self._throttle.admit(self._cost(prompt), flow=flow) as slot:
             started_s = self._clock.monotonic()
             try:
                 reply, broke_off = await self._exchange(body)
