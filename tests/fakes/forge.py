@@ -30,7 +30,7 @@ class Fault:
     acts: bool = False
 
 
-@dataclass(slots=True)
+@dataclass
 class MemoryForge:
     """`lines` tells where comments may stand: change → (path, side) → the line numbers of each hunk."""
 

@@ -65,7 +65,7 @@ class _Batch:
 
 
 async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> Published:
-    """Post the review of a job in state reviewed or publishing, and move the job to its end.
+    """Post the review of a job that was claimed for publishing, and move the job to its end.
 
     Before each POST the lease is renewed and a newer head is looked for; an unknown outcome is looked
     up before anything is posted again. Raises `Superseded`, `LeaseLost`, `Transient`, `OutcomeUnknown`
@@ -76,7 +76,6 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     if REPORT not in records:
         raise NotFound(f"Job {job.id} has no stored report. Review the change again: kimi-review dead retry {job.id}")
     report = load_report(records[REPORT])
-    await jobs.advance(claim, State.PUBLISHING)
     change = await _current(job, report.head, forge=forge, publishing=publishing)
     if reason := _reason_to_skip(change):
         await jobs.advance(claim, State.SKIPPED, reason=reason)

@@ -11,7 +11,7 @@ import structlog
 from worker.core.change import Change
 from worker.core.delivery import Delivery, Policy, refusal
 from worker.core.errors import NotAuthorised, NotFound
-from worker.core.job import Intent, Priority
+from worker.core.job import Intent, Priority, State
 from worker.ports import Clock, Forge, Jobs, Wake
 from worker.review.accept import accept
 
@@ -65,7 +65,11 @@ class Reconciler:
             return False
         if (str(change.ref), change.head) in self._reviewed:
             return False
-        if any(job.head == change.head for job in await self.jobs.find(change.ref)):
+        # A skipped or superseded job does not settle the head: the change was reopened, or pushed back to it.
+        settled = [
+            job for job in await self.jobs.find(change.ref) if job.state not in (State.SKIPPED, State.SUPERSEDED)
+        ]
+        if any(job.head == change.head for job in settled):
             return False
         await self.clock.sleep(self.pause_s)
         if (await forge.posted(change)).has_summary:
