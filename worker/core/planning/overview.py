@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Final
 
 from worker.core.diff.model import FileDiff
@@ -157,16 +156,3 @@ def _cut(text: str, limit: int, count: Counter) -> str:
     while text and count(text) > limit:
         text = text[: len(text) * 3 // 4]
     return text
-
-
-def job_nonce(files: Iterable[FileDiff], title: str, description: str) -> str:
-    """A hash over the whole change."""
-    digest = blake2b(digest_size=8)
-    for text in (title, description):
-        digest.update(b"%d:" % len(text) + text.encode("utf-8", "surrogatepass"))
-    for file in files:
-        digest.update(repr((file.old_path, file.new_path, file.old_mode, file.new_mode, len(file.hunks))).encode())
-        for hunk in file.hunks:
-            digest.update(b"%d:" % len(hunk.body))
-            digest.update(hunk.body)
-    return digest.hexdigest()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk
-from worker.core.diff.split import split_hunk
-from worker.core.planning.plan import ChunkFile
-from worker.core.planning.rendering import file_opening_size, hunk_header, hunk_size, row_tokens
-from worker.core.planning.showing import shown
-from worker.core.planning.tokens import Counter, Size, text_size, total
+from worker.core.planning.cutting import cut_at
+from worker.core.planning.rendering import opening_text, raw_header, raw_size, raw_sizes, rows_gain
+from worker.core.planning.tokens import Counter, Size, total
 
 FULL_ENOUGH: Final = 0.85
 """A unit filled so far may be closed; one that is emptier takes a part of what comes next."""
+PARTIAL: Final = "part of this file's change; the other parts are reviewed separately"
 _BORDER_SHARE: Final = 0.15
 """In this last share of a part a scope's border is looked for; further back, units would stay empty."""
-PARTIAL: Final = "part of this file's change; the other parts are reviewed separately"
 _CLOSERS: Final = b"})]>"
 
 
@@ -28,14 +26,11 @@ class Piece:
 
     diff: FileDiff
     hunks: tuple[Hunk, ...]
-    sizes: tuple[Size, ...]
-    opening: Size
-    """Of the header line and the note."""
+    size: Size
+    """With the header line and the note."""
     note: str = ""
-
-    @property
-    def size(self) -> Size:
-        return self.opening + total(self.sizes)
+    digest: str = ""
+    """Of what it shows, where that is known already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +41,33 @@ class Part:
     size: Size
 
 
+def opening_size(diff: FileDiff, note: str, count: Counter) -> Size:
+    """Of a file's header line and note, whatever short id it gets."""
+    return raw_size(opening_text("F1000", diff.path, note).encode("utf-8", "replace"), count)
+
+
 def piece_of(diff: FileDiff, parts: Sequence[Part], note: str, count: Counter) -> Piece:
-    opening = file_opening_size(ChunkFile("F1", diff, (), note), count)
-    return with_parts(Piece(diff, (), (), opening, note), parts)
+    size = opening_size(diff, note, count) + total(part.size for part in parts)
+    return Piece(diff, tuple(part.hunk for part in parts), size, note)
 
 
-def with_parts(piece: Piece, parts: Sequence[Part]) -> Piece:
-    """The same file's piece with these parts in place of its own."""
-    return replace(piece, hunks=tuple(part.hunk for part in parts), sizes=tuple(part.size for part in parts))
+def partial(note: str) -> str:
+    """`note`, telling the model besides that it does not see the whole of the file's change."""
+    if note.endswith(PARTIAL):
+        return note
+    return f"{note}; {PARTIAL}" if note else PARTIAL
 
 
-def as_part(piece: Piece, count: Counter) -> Piece:
-    """`piece`, telling the model that it is not the whole of the file's change."""
-    if piece.note.endswith(PARTIAL):
-        return piece
-    note = f"{piece.note}; {PARTIAL}" if piece.note else PARTIAL
-    return replace(piece, note=note, opening=file_opening_size(ChunkFile("F1", piece.diff, (), note), count))
+def measured(hunks: Sequence[Hunk], count: Counter) -> list[Part]:
+    """Every hunk whole, with its size."""
+    return [Part(hunk, size) for hunk, size in zip(hunks, hunk_sizes(hunks, count), strict=True)]
+
+
+def hunk_sizes(hunks: Sequence[Hunk], count: Counter) -> list[Size]:
+    return [
+        raw_size(raw_header(hunk) + hunk.body, count) + rows_gain(hunk.removed, hunk.new_start, hunk.new_lines)
+        for hunk in hunks
+    ]
 
 
 def parts_of(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
@@ -70,57 +76,55 @@ def parts_of(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
     Parts without a changed line are left out: they are context of lines that stand in another part.
     """
     # Far above the limit a count of the whole would only be thrown away.
-    if len(hunk.body) <= limit.tokens * 8:
-        size = hunk_size(hunk, count)
-        if size.fits(limit):
-            return [Part(hunk, size)]
+    if len(hunk.body) <= limit.tokens * 6:
+        (part,) = measured([hunk], count)
+        if part.size.fits(limit):
+            return [part]
     ruler = _Ruler(hunk, count, block_bytes=max(200, limit.tokens // 5))
     cuts: list[int] = []
     sizes: list[Size] = []
     start = 0
-    while start < ruler.rows_number:
-        end, size = ruler.fill(start, limit)
-        cuts.append(end)
+    while start < len(hunk.body):
+        start, size = ruler.fill(start, limit)
+        cuts.append(start)
         sizes.append(size)
-        start = end
-    pieces = split_hunk(hunk, cuts)
-    return [Part(piece, size) for piece, size in zip(pieces, sizes, strict=True) if piece.changed]
+    return [Part(piece, size) for piece, size in zip(cut_at(hunk, cuts), sizes, strict=True) if piece.changed]
 
 
 def divide(piece: Piece, room: Size, count: Counter) -> tuple[Piece, Piece] | None:
-    """Cut `piece` so that the first part fits `room` and is as large as can be; None when no change would be in it.
+    """Cut `piece` so that the first fits `room` and is as large as can be; None when no change would be in it.
 
     At a hunk's border, or within the next hunk where the border would leave much of the room empty.
     """
-    piece = as_part(piece, count)
-    used = piece.opening
+    note = partial(piece.note)
+    room -= opening_size(piece.diff, note, count)
+    split = split_parts(measured(piece.hunks, count), room, count)
+    return (piece_of(piece.diff, split[0], note, count), piece_of(piece.diff, split[1], note, count)) if split else None
+
+
+def split_parts(parts: Sequence[Part], room: Size, count: Counter) -> tuple[list[Part], list[Part]] | None:
+    """The parts that fit `room`, in order, and the rest, which is not empty; None when nothing fits."""
+    left = room
     taken = 0
-    while taken < len(piece.hunks) and (used + piece.sizes[taken]).fits(room):
-        used += piece.sizes[taken]
+    while taken < len(parts) and parts[taken].size.fits(left):
+        left -= parts[taken].size
         taken += 1
-    if taken == len(piece.hunks):
+    if taken == len(parts):
         return None
-    hunks, sizes = list(piece.hunks), list(piece.sizes)
-    if used.tokens < room.tokens * FULL_ENOUGH and (cut := _cut(hunks[taken], room - used, count)):
-        hunks[taken : taken + 1] = [part.hunk for part in cut]
-        sizes[taken : taken + 1] = [part.size for part in cut]
-        taken += 1
-    if not taken:
-        return None
-    return (
-        replace(piece, hunks=tuple(hunks[:taken]), sizes=tuple(sizes[:taken])),
-        replace(piece, hunks=tuple(hunks[taken:]), sizes=tuple(sizes[taken:])),
-    )
+    first, rest = list(parts[:taken]), list(parts[taken:])
+    if left.tokens > room.tokens * (1 - FULL_ENOUGH) and (cut := _cut(rest[0].hunk, left, count)):
+        first.append(cut[0])
+        rest[0] = cut[1]
+    return (first, rest) if first else None
 
 
 def halve(hunk: Hunk, count: Counter) -> tuple[Part, ...]:
     """Two parts of `hunk`, cut near its middle; () when it has one line. Parts without a change are left out."""
-    ruler = _Ruler(hunk, count, block_bytes=max(1, len(hunk.body)))
-    if ruler.rows_number < 2:
+    ruler = _Ruler(hunk, count, block_bytes=len(hunk.body))
+    middle = ruler.middle()
+    if middle is None:
         return ()
-    middle = ruler.row_at_byte(len(hunk.body) // 2)
-    pieces = split_hunk(hunk, [middle])
-    return tuple(Part(piece, hunk_size(piece, count)) for piece in pieces if piece.changed)
+    return tuple(measured([piece for piece in cut_at(hunk, [middle]) if piece.changed], count))
 
 
 def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
@@ -128,91 +132,116 @@ def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
         return None
     ruler = _Ruler(hunk, count, block_bytes=max(200, room.tokens // 5))
     at, size = ruler.fill(0, room)
-    if not size.fits(room) or at >= ruler.rows_number:
+    if not size.fits(room) or at >= len(hunk.body):
         return None
-    first, second = split_hunk(hunk, [at])
+    first, second = cut_at(hunk, [at])
     if not (first.changed and second.changed):
         return None
-    return Part(first, size), Part(second, hunk_size(second, count))
+    return Part(first, size), measured([second], count)[0]
 
 
 class _Ruler:
-    """Measures runs of one hunk's lines. A `\\ No newline` row belongs to the line before it."""
+    """Measures runs of one hunk's lines, by offsets into its body at which a line begins.
+
+    Lines are counted in blocks; single ones only where a part ends. A `\\ No newline` row belongs to the
+    line before it.
+    """
 
     def __init__(self, hunk: Hunk, count: Counter, *, block_bytes: int) -> None:
+        self._hunk = hunk
+        self._body = hunk.body
         self._count = count
-        self._rows = rows_of(hunk)
-        self._header = text_size(hunk_header(hunk), count)
-        self._number_digits = len(str(hunk.new_start + hunk.new_lines))
-        self._block_bytes = block_bytes
-        self._ends = self._blocks()
-
-    @property
-    def rows_number(self) -> int:
-        return len(self._rows)
+        # Counts of neighbours may be a token or two short of the whole.
+        self._header = raw_size(raw_header(hunk), count) + Size(2)
+        self._last_number = hunk.new_start + hunk.new_lines
+        self._ends = self._blocks(block_bytes)
+        starts = [0, *self._ends[:-1]]
+        self._sizes = self._measured([self._body[start:end] for start, end in zip(starts, self._ends, strict=True)])
 
     def fill(self, start: int, limit: Size) -> tuple[int, Size]:
-        """Where a part that begins at row `start` ends to fit `limit`, and its size; it has one row at least."""
-        used = self._header + Size(2)  # counts of neighbours may be a token or two short of the whole
+        """Where a part that begins at `start` ends to fit `limit`, and its size; it has one line at least."""
+        used = self._header
         at = start
         block = bisect_right(self._ends, start)
         while block < len(self._ends):
-            more = self._size(at, self._ends[block])
+            end = self._ends[block]
+            is_whole = at == (self._ends[block - 1] if block else 0)
+            more = self._sizes[block] if is_whole else self._measured([self._body[at:end]])[0]
             if not (used + more).fits(limit):
                 break
             used += more
-            at = self._ends[block]
+            at = end
             block += 1
         else:
             return at, used
-        while at < self._ends[block]:
-            more = self._size(at, at + 1)
-            if not (used + more).fits(limit) and at > start:
+        rows = self._rows(at, self._ends[block])
+        for row, size in zip(rows, self._measured(rows), strict=True):
+            if at > start and not (used + size).fits(limit):
                 break
-            used += more
-            at += 1
+            used += size
+            at += len(row)
             if not used.fits(limit):
                 return at, used
         border = self._border(start, at)
-        return border, used - self._size(border, at) if border < at else used
+        return border, used - self._measured([self._body[border:at]])[0] if border < at else used
 
-    def row_at_byte(self, offset: int) -> int:
-        """The scope's border, or else the row, nearest before the middle; never 0."""
-        seen = 0
-        for index, row in enumerate(self._rows):
-            seen += len(row)
-            if seen >= offset:
-                return self._border(0, max(1, min(index, len(self._rows) - 1)))
-        return 1
+    def middle(self) -> int | None:
+        """The best border near the middle; None when there is only one line."""
+        at = self._line_after(len(self._body) // 2)
+        if at >= len(self._body):
+            at = self._body.rfind(b"\n", 0, len(self._body) // 2) + 1
+            while at and self._body[at : at + 1] == b"\\":
+                at = self._body.rfind(b"\n", 0, at - 1) + 1
+        return self._border(0, at) if at else None
 
-    def _blocks(self) -> list[int]:
-        ends = []
-        size = 0
-        for index, row in enumerate(self._rows):
-            if size and size + len(row) > self._block_bytes:
-                ends.append(index)
-                size = 0
-            size += len(row)
-        ends.append(len(self._rows))
+    def _line_after(self, offset: int) -> int:
+        """Where the first line begins at or after `offset`."""
+        end = self._body.find(b"\n", max(0, offset - 1)) + 1 or len(self._body)
+        while self._body[end : end + 1] == b"\\":
+            end = self._body.find(b"\n", end) + 1 or len(self._body)
+        return end
+
+    def _blocks(self, block_bytes: int) -> list[int]:
+        ends: list[int] = []
+        end = 0
+        while end < len(self._body):
+            end = self._line_after(end + block_bytes)
+            ends.append(end)
         return ends
 
-    def _size(self, start: int, end: int) -> Size:
-        rows = self._rows[start:end]
-        text = shown(b"".join(rows))
-        removed = sum(1 for row in rows if row[:1] == b"-")
-        return Size(self._count(text), len(text.encode())) + row_tokens(
-            removed, end - start - removed, self._number_digits
-        )
+    def _rows(self, start: int, end: int) -> list[bytes]:
+        rows: list[bytes] = []
+        for row in self._body[start:end].split(b"\n")[:-1]:
+            if row[:1] == b"\\" and rows:
+                rows[-1] += row + b"\n"
+            else:
+                rows.append(row + b"\n")
+        return rows
+
+    def _measured(self, texts: Sequence[bytes]) -> list[Size]:
+        sizes = []
+        for text, size in zip(texts, raw_sizes(texts, self._count), strict=True):
+            removed = text.count(b"\n-") + (text[:1] == b"-")
+            # Which numbers the rows have is not known here: the last ones are the longest.
+            sizes.append(size + rows_gain(removed, self._last_number, text.count(b"\n") - removed))
+        return sizes
 
     def _border(self, start: int, end: int) -> int:
-        """The best row to begin the next part with, from the last rows of `start` … `end`."""
-        if end >= len(self._rows):
+        """The best offset to begin the next part at, from the last lines of `start` … `end`."""
+        if end >= len(self._body):
             return end
-        best, best_rank = end, _rank(self._rows[end - 1], self._rows[end])
-        for at in range(end - 1, max(start, int(end - (end - start) * _BORDER_SHARE)), -1):
-            rank = _rank(self._rows[at - 1], self._rows[at])
+        lowest = int(end - (end - start) * _BORDER_SHARE)
+        following = self._body.find(b"\n", end)
+        rows = self._rows(self._line_after(max(start + 1, lowest)), end)
+        best, best_rank = end, (1_001, 0)
+        at = end
+        row = self._body[end : following if following >= 0 else len(self._body)]
+        for before in reversed(rows):
+            rank = _rank(before, row)
             if rank < best_rank:
                 best, best_rank = at, rank
+            at -= len(before)
+            row = before
         return best
 
 
@@ -223,20 +252,3 @@ def _rank(before: bytes, row: bytes) -> tuple[int, int]:
     if not stripped or stripped[:1] in _CLOSERS:
         return (1_000, 1)
     return (len(text) - len(stripped), 0 if not before[1:].strip() else 1)
-
-
-def rows_of(hunk: Hunk) -> list[bytes]:
-    """The hunk's lines, each with its sign and its line feed."""
-    rows: list[bytes] = []
-    for row in _split(hunk.body):
-        if row[:1] == b"\\" and rows:
-            rows[-1] += row
-        else:
-            rows.append(row)
-    return rows
-
-
-def _split(body: bytes) -> Iterable[bytes]:
-    rows = body.split(b"\n")
-    rows.pop()
-    return (row + b"\n" for row in rows)

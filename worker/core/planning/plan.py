@@ -8,7 +8,6 @@ from typing import Any
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.ledger import Ledger
 from worker.core.model_info import Budget
-from worker.core.planning.showing import shown_path
 from worker.core.planning.tokens import Size
 
 
@@ -23,8 +22,8 @@ class ChunkFile:
     hunks: tuple[Hunk, ...]
     note: str = ""
     """What happened besides lines ("renamed from a.py", "mode 100644 → 100755"), shown to the model."""
-    sizes: tuple[Size, ...] = ()
-    """Of each hunk as it is shown, so that nothing is counted twice."""
+    size: Size = field(default_factory=Size)
+    """Of the file as it is shown, header and note included."""
 
     @property
     def path(self) -> str:
@@ -33,11 +32,6 @@ class ChunkFile:
     @property
     def changed(self) -> int:
         return sum(hunk.changed for hunk in self.hunks)
-
-    @property
-    def header(self) -> str:
-        """The line that opens the file in a request."""
-        return f"{self.id} {shown_path(self.path)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
-
-Counter = Callable[[bytes | str], int]
-"""o200k tokens of a text. Never raises: bytes that are not UTF-8 and lone surrogates count as replaced."""
+from typing import Final, Protocol
 
 SAFETY: Final = 1.14
 """On top of the model's factor: 1.10 planned becomes 1.25 admitted."""
@@ -16,6 +13,15 @@ MESSAGE_TOKENS: Final = 64
 """What a server may add for each message: roles, separators, the opening of the answer."""
 MESSAGES: Final = 2
 """A request has a system message and a user message."""
+
+
+class Counter(Protocol):
+    """Counts o200k tokens. Never raises: bytes that are not UTF-8 and lone surrogates count as replaced."""
+
+    def __call__(self, text: bytes | str, /) -> int: ...
+
+    def each(self, texts: Sequence[bytes | str], /) -> list[int]:
+        """The count of every text; many at a time may be counted side by side."""
 
 
 @dataclass(frozen=True, slots=True)

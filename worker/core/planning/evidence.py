@@ -1,0 +1,36 @@
+"""Room for evidence: code from elsewhere in the repository, which never displaces a changed line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Final
+
+from worker.core.planning.plan import Chunk, Plan
+from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, text_size
+
+# What a reader of the request would take for a line under review.
+_UNDER_REVIEW: Final = re.compile(r"^(?:F\d+ |\d+\|\+\||-\|-\|)", re.MULTILINE)
+
+
+def evidence_room(plan: Plan, chunk: Chunk) -> int:
+    """o200k tokens that evidence may take in this chunk's request before it reaches into the answer's share."""
+    if plan.budget is None:
+        return 0
+    room = plan.budget.input_tokens - MESSAGE_TOKENS * MESSAGES
+    return max(0, int(room / (plan.budget.token_factor * SAFETY)) - plan.fixed.tokens - chunk.size.tokens - 1)
+
+
+def with_evidence(plan: Plan, chunk: Chunk, evidence: str, count: Counter) -> Chunk:
+    """`chunk` with `evidence` in place of what it had, under the same id.
+
+    The text stands between marks of its own. Raises `ValueError` when it does not fit the room or holds
+    a line that looks like one under review: evidence shows `<number>| |<text>` at most.
+    """
+    if _UNDER_REVIEW.search(evidence):
+        raise ValueError("Evidence must not look like lines under review: use a blank sign and no file ids.")
+    size = text_size(evidence, count)
+    if size.tokens > (room := evidence_room(plan, chunk)) or plan.budget is None:
+        raise ValueError(f"Evidence of {size.tokens:,} tokens does not fit the room of {room:,}.")
+    bound = (plan.fixed + chunk.size + size).bound(plan.budget.token_factor)
+    return replace(chunk, evidence=evidence, input_tokens=bound)
