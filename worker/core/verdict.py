@@ -10,7 +10,8 @@ from worker.core.diff.model import FileDiff, Line
 from worker.core.exchange import Prompt
 from worker.core.finding import Anchor, Finding
 from worker.core.masking import mask
-from worker.core.planning.rendering import between, nonce_of, opening
+from worker.core.planning.identity import name_of
+from worker.core.planning.rendering import between, opening
 from worker.core.planning.showing import shown, shown_path
 from worker.core.planning.tokens import Counter, text_size
 from worker.core.words import Words
@@ -63,7 +64,7 @@ def render_candidates(
 ) -> Prompt:
     """The request that asks for a verdict on each candidate. Candidates are data, like the change they speak of."""
     content = "".join(_shown(each) for each in numbered)
-    user = opening(words.kind) + between("candidates", nonce_of(content), content) + words.reminder
+    user = opening(words.kind) + between("candidates", name_of(content), content) + words.reminder
     size = text_size(f"{words.system}{user}{words.schema}", count)
     return Prompt(
         kind=words.kind,
