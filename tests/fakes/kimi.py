@@ -405,7 +405,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._until_client_leaves()
                 return
             if number == fault.reset_after_events:
-                # Zero linger turns the close into a reset.
+                # What was sent must arrive first; zero linger then turns the close into a reset.
+                kimi.wait(0.05)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 raise ConnectionResetError
@@ -532,7 +533,7 @@ def _events(body: dict[str, Any], content: str, tokens: int, fault: Fault, kimi:
     events = [chunk([delta({"role": "assistant", "content": ""})])]
     if fault.reasoning:
         events.append(chunk([delta({"reasoning_content": fault.reasoning})]))
-    step = max(1, len(content) // 4)
+    step = max(1, -(-len(content) // 4))
     pieces = [content[start : start + step] for start in range(0, len(content), step)]
     for number, piece in enumerate(pieces):
         events.append(chunk([delta({"content": piece})]))

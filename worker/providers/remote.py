@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -44,7 +44,7 @@ from worker.providers.account import models_offered, next_reset, open_client, re
 from worker.providers.endpoint import Endpoint
 from worker.providers.http import classify, classify_complaint, complaint_in, not_reached, safe_words
 from worker.providers.reply import Reader, Reply
-from worker.providers.streams import EventReader, EventTooLong
+from worker.providers.streams import Event, EventReader, EventTooLong
 
 Thinking = Literal["default", "off", "low", "medium", "high"]
 Body = dict[str, object]
@@ -325,13 +325,10 @@ class RemoteModel(ABC):
             events = EventReader()
             async for packet in response.aiter_bytes():
                 alive()
-                for event in events.feed(packet):
-                    reader.take(event)
-                if reader.reply.is_done or reader.reply.complaint or reader.reply.is_too_long:
+                if took_last(reader, events.feed(packet)):
                     break
             else:
-                for event in events.finish():
-                    reader.take(event)
+                took_last(reader, events.finish())
         self._raise_complaint(reader.reply, body)
 
     def _take_whole(self, text: bytes, reader: Reader) -> None:
@@ -402,6 +399,15 @@ class RemoteModel(ABC):
 
 
 SEND_JSON = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+
+
+def took_last(reader: Reader, events: Iterable[Event]) -> bool:
+    """Hand `events` to `reader` one by one; whether one of them was the last that matters."""
+    for event in events:
+        reader.take(event)
+        if reader.reply.is_done or reader.reply.complaint is not None or reader.reply.is_too_long:
+            return True
+    return False
 
 
 def encode(body: Body) -> bytes:
