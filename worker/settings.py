@@ -288,6 +288,20 @@ def child_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def environment_for(settings: Settings, *groups: type[_Group]) -> dict[str, str]:
+    """The process environment with the settings of `groups` alone, whichever file they came from."""
+    names = {name for _, name in _names()}
+    environment = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in names}
+    for group in groups:
+        for field in group.model_fields:
+            value = getattr(settings, field)
+            if isinstance(value, SecretStr):
+                environment[field.upper()] = value.get_secret_value()
+            elif value is not None:
+                environment[field.upper()] = json.dumps(value) if isinstance(value, dict) else str(value)
+    return environment
+
+
 def example() -> str:
     """The text of `.env.example`: every name with its meaning and default."""
     lines = [

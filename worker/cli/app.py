@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import jobs, review, serve, settings
+from worker.cli import demo, jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(serve.worker)
 app.command()(serve.upkeep)
 app.command()(review.review)
 app.command()(review.plan)
+app.command()(demo.demo)
 app.command(hidden=True)(serve.alive)
 app.command()(jobs.why)
 app.command()(jobs.jobs)

@@ -9,7 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -32,7 +34,11 @@ class Child:
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
-    is_ready: bool = False
+    folder: Path | None = None
+    """Its working folder, whose `.env` it reads; ours when None."""
+    output: Path | None = None
+    """Where its stdout and stderr go; ours when None."""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
     _stopping: bool = False
 
@@ -42,7 +48,7 @@ class Child:
         while not self._stopping:
             started = time.monotonic()
             code = await self._live()
-            self.is_ready = False
+            self.ready.clear()
             if self._stopping:
                 return
             lived_s = time.monotonic() - started
@@ -72,9 +78,18 @@ class Child:
         try:
             command = [sys.executable, "-m", "worker.cli", *self.arguments]
             options = [f"--with-parent={os.getpid()}", f"--ready-fd={writing}"]
-            self._process = await asyncio.create_subprocess_exec(
-                *command, *options, env=dict(self.environment), pass_fds=(writing,), stdin=asyncio.subprocess.DEVNULL
-            )
+            with ExitStack() as held:
+                output = held.enter_context(self.output.open("ab")) if self.output else None
+                self._process = await asyncio.create_subprocess_exec(
+                    *command,
+                    *options,
+                    env=dict(self.environment),
+                    cwd=self.folder,
+                    pass_fds=(writing,),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
         except BaseException:
             os.close(reading)
             raise
@@ -98,7 +113,8 @@ class Child:
             try:
                 await readable.wait()
                 # An empty read is the child's end, not its word.
-                self.is_ready = pipe.read(1) == b"r"
+                if pipe.read(1) == b"r":
+                    self.ready.set()
             finally:
                 loop.remove_reader(reading)
 

@@ -31,7 +31,7 @@ def open_console(*, file: TextIO | None = None, is_error: bool = False) -> Conso
 
 def show_report(report: Report, console: Console, *, seconds: float | None = None) -> None:
     """Findings, what was covered, what it cost."""
-    heading = Text.assemble(("Review of ", "dim"), visible(report.change), ("  by ", "dim"), visible(report.model))
+    heading = Text.assemble(("\nReview of ", "dim"), visible(report.change), ("  by ", "dim"), visible(report.model))
     console.print(heading)
     notes = [visible(note) for note in report.notes]
     if report.is_standin:

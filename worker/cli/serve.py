@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -34,14 +36,23 @@ REDIS_LOOK_S = 2.0
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on, in place of API_PORT.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on, in place of API_HOST.")]
+PortFile = Annotated[Path | None, typer.Option(hidden=True, help="Write the port there, for who asked for port 0.")]
 Parent = Annotated[int | None, typer.Option("--with-parent", hidden=True, help="End when this process ends.")]
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True, help="Write a byte here once it works.")]
 
 
-def serve(port: Port = None, host: Host = None) -> None:
+def serve(
+    port: Port = None,
+    host: Host = None,
+    port_file: PortFile = None,
+    with_parent: Parent = None,
+    ready_fd: ReadyFd = None,
+) -> None:
     """Run everything on this machine: embedded Redis, api, worker, upkeep."""
+    if with_parent is not None:
+        die_with(with_parent)
     settings = set_up(Role.SERVE)
-    asyncio.run(_serve(settings, _where(settings, host, port)))
+    asyncio.run(_serve(settings, _where(settings, host, port), port_file, ready_fd))
 
 
 def api(port: Port = None, host: Host = None) -> None:
@@ -90,7 +101,7 @@ def alive(role: Annotated[str, typer.Argument(help="worker or upkeep.")]) -> Non
         raise Unreachable(f"No heartbeat of {role} within the last seconds. Look at its log.")
 
 
-async def _serve(settings: Settings, where: tuple[str, int]) -> None:
+async def _serve(settings: Settings, where: tuple[str, int], port_file: Path | None, ready_fd: int | None) -> None:
     async with AsyncExitStack() as held:
         stop = held.enter_context(stop_event())
         listener = held.enter_context(server.listen(*where))
@@ -107,22 +118,24 @@ async def _serve(settings: Settings, where: tuple[str, int]) -> None:
         child = Child("worker", ["worker"], environment)
 
         async def worker_works() -> str:
-            if not child.is_ready:
+            if not child.ready.is_set():
                 raise Unreachable("The worker process is starting, or starting again.")
             return "works"
 
         app = create_app(site_of(services, checks={"worker": worker_works}))
         _log_start(installation, listener.getsockname())
-        family = asyncio.create_task(child.keep_running())
-        keeper = asyncio.create_task(_keep_redis(redis)) if redis else None
+        _tell_port(listener, port_file)
+        beside = [asyncio.create_task(child.keep_running()), asyncio.create_task(_announce(child, ready_fd))]
+        if redis is not None:
+            beside.append(asyncio.create_task(_keep_redis(redis)))
         try:
             # Answers end first, then the work: nothing new comes in while it is handed back.
             await server.serve(app, listener, stop=stop)
         finally:
             await child.stop()
-            for task in filter(None, (family, keeper)):
+            for task in beside:
                 task.cancel()
-            await asyncio.gather(*filter(None, (family, keeper)), return_exceptions=True)
+            await asyncio.gather(*beside, return_exceptions=True)
             log.info("service.ended")
 
 
@@ -136,6 +149,16 @@ async def _api(settings: Settings, where: tuple[str, int]) -> None:
         _log_start(installation, listener.getsockname())
         await server.serve(create_app(site_of(services)), listener, stop=stop)
         log.info("service.ended")
+
+
+async def _announce(child: Child, ready_fd: int | None) -> None:
+    await child.ready.wait()
+    tell_ready(ready_fd)
+
+
+def _tell_port(listener: socket.socket, port_file: Path | None) -> None:
+    if port_file is not None:
+        port_file.write_text(str(listener.getsockname()[1]))
 
 
 async def _keep_redis(redis: EmbeddedRedis) -> None:
