@@ -51,7 +51,7 @@ _PARTED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(javascript|vbscript|data|mailto|xmpp|file)\s*:(?=\S)", re.IGNORECASE), r"\1 : "),
     (re.compile(r"#(?=\w)"), "# "),
     (re.compile(r"\bGH-(?=\d)", re.IGNORECASE), "GH\N{NON-BREAKING HYPHEN}"),
-    (re.compile(r"(?<![\w])([!$%&~])(?=\d)"), r"\1 "),
+    (re.compile(r"(?<![\w])([!%&~])(?=\d)"), r"\1 "),
 )
 _COMMIT = re.compile(r"(?<!\w)[0-9a-fA-F]{7,64}(?!\w)")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -28,6 +30,12 @@ SECONDARY_WAIT_S = 60.0
 https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api"""
 _LONGEST_WAIT_S = 3600.0
 _LIMIT_WORDS = ("secondary rate limit", "abuse detection", "rate limit exceeded", '"abuse"', "submitted too quickly")
+
+
+@lru_cache(maxsize=1)
+def tls() -> ssl.SSLContext:
+    """One for the process: building it reads every certificate. SSL_CERT_FILE and SSL_CERT_DIR add a private CA."""
+    return httpx.create_ssl_context(trust_env=True)
 
 
 class BadCredentials(NotAuthorised):

@@ -19,7 +19,7 @@ from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
 from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest
-from worker.forges.http import BadCredentials, json_of, send
+from worker.forges.http import BadCredentials, json_of, send, tls
 from worker.ports import Comment, Posted, Remote
 
 API_VERSION = "2022-11-28"
@@ -50,6 +50,7 @@ class GitHubClient:
             },
             timeout=access.timeout_s,
             follow_redirects=False,
+            verify=tls(),
             # Proxies and .netrc from the environment would be a second place for hosts and credentials.
             trust_env=False,
         )

@@ -1,0 +1,210 @@
+"""What is said on the change: short, and never more than is true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.core.test_markdown import tokens
+from worker.core.comments import Voice, comments, ledger_text, note_text, select, summary_text
+from worker.core.finding import Anchor, Finding, Severity
+from worker.core.ledger import Ledger, NotReviewed
+from worker.core.report import Report, Usage
+
+LOCK = NotReviewed("package-lock.json", "lock file", 56)
+
+
+def finding(
+    number: int, severity: Severity = Severity.HIGH, *, path: str = "a.py", side: str = "RIGHT", anchored: bool = True
+) -> Finding:
+    return Finding(
+        path=path,
+        anchor=Anchor(path, side, number, number) if anchored else None,  # type: ignore[arg-type]
+        severity=severity,
+        category="correctness",
+        title=f"Finding {number}",
+        body="Why it is wrong.",
+        quote="x = 1",
+        fingerprint=f"fp{number}",
+    )
+
+
+def report(*findings: Finding, ledger: Ledger | None = None, **more: object) -> Report:
+    given = {
+        "change": "github:acme/shop#7",
+        "head": "a" * 40,
+        "base": "b" * 40,
+        "model": "kimi-k2.6",
+        "findings": tuple(f for f in findings if f.anchor is not None),
+        "unanchored": tuple(f for f in findings if f.anchor is None),
+        "ledger": ledger or Ledger(1260, 1260),
+        **more,
+    }
+    return Report(**given)  # type: ignore[arg-type]
+
+
+def headline(said: Report) -> str:
+    return summary_text(said, Voice()).split("\n")[0]
+
+
+# ---------------------------------------------------------------------------------------- verdict
+
+
+def test_a_complete_review_without_findings_says_so() -> None:
+    assert headline(report()) == "### No findings; every changed line was reviewed"
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        Ledger(1260, 1204, (LOCK,)),
+        Ledger(56, 0, (LOCK,)),
+        Ledger(2, 1, (NotReviewed("a.py", "the model did not answer", 1),)),
+    ],
+)
+def test_an_incomplete_review_without_findings_never_looks_clean(ledger: Ledger) -> None:
+    said = headline(report(ledger=ledger))
+    assert "every changed line" not in said
+    assert "not reviewed" in said or "Nothing was reviewed" in said
+
+
+def test_nothing_to_review_is_said_plainly() -> None:
+    assert headline(report(ledger=Ledger(0, 0))) == "### Nothing to review: no changed lines"
+
+
+def test_the_headline_names_the_worst() -> None:
+    assert headline(report(finding(1, Severity.LOW))) == "### 1 finding, low"
+    assert (
+        headline(report(finding(1, Severity.LOW), finding(2, Severity.CRITICAL)))
+        == "### 2 findings, the worst critical"
+    )
+
+
+def test_findings_below_the_shown_severity_are_counted_and_not_hidden() -> None:
+    said = summary_text(report(finding(1, Severity.LOW)), Voice(min_severity=Severity.HIGH))
+    assert said.startswith("### 1 finding")
+    assert "1 finding below severity high not shown (`REVIEW_MIN_SEVERITY`)." in said
+    assert comments(report(finding(1, Severity.LOW)), Voice(min_severity=Severity.HIGH)) == ()
+
+
+def test_a_standin_says_that_it_is_no_model() -> None:
+    assert "No model took part" in summary_text(report(is_standin=True), Voice())
+
+
+def test_notes_and_costs_are_shown() -> None:
+    usage = Usage(requests=3, input_tokens=12345, output_tokens=678, cost_usd=0.0123)
+    said = summary_text(report(usage=usage, notes=("The budget of $2 was reached.",)), Voice())
+    assert "> The budget of \\$2 was reached." in said
+    assert "`kimi-k2.6` · aaaaaaaaaaaa · 3 requests · 12,345 input and 678 output tokens · $0.0123" in said
+
+
+def test_an_estimate_is_called_one() -> None:
+    assert "about 10 input" in summary_text(report(usage=Usage(1, 10, 0, 5, is_estimated=True)), Voice())
+
+
+# ----------------------------------------------------------------------------------------- ledger
+
+
+def test_the_ledger_is_one_line() -> None:
+    assert (
+        ledger_text(Ledger(1260, 1204, (LOCK,)))
+        == "1,204 of 1,260 changed lines reviewed; not reviewed: package-lock.json (lock file, 56)"
+    )
+    assert ledger_text(Ledger(12, 12)) == "12 of 12 changed lines reviewed."
+
+
+def test_a_long_ledger_is_folded_and_whole() -> None:
+    rows = tuple(NotReviewed(f"gen/{n}.ts", "generated file", n) for n in range(1, 51))
+    said = ledger_text(Ledger(sum(row.lines for row in rows), 0, rows))
+    line, _, folded = said.partition("\n\n")
+    assert line.endswith("gen/47.ts (generated file, 47); and 46 files more (1,081)")
+    assert folded.startswith("<details><summary>")
+    assert folded.endswith("</details>")
+    assert all(f"gen/{row.lines}.ts (generated file, {row.lines})" in said for row in rows)
+
+
+def test_a_ledger_of_ten_thousand_files_stays_small_and_adds_up() -> None:
+    rows = tuple(NotReviewed(f"gen/{n}.ts", "generated file", 1) for n in range(10_000))
+    said = ledger_text(Ledger(10_000, 0, rows))
+    assert len(said) < 20_000
+    assert "9,796 files more: generated file (9,796)" in said
+
+
+def test_a_path_cannot_write_into_the_summary() -> None:
+    row = NotReviewed("</details><img src=x>\n# Approved @team", "![x](http://evil)", 1)
+    kinds = {token.type for token in tokens(ledger_text(Ledger(1, 0, (row,))))}
+    assert kinds <= {"inline", "text", "paragraph_open", "paragraph_close"}
+
+
+# --------------------------------------------------------------------------------------- comments
+
+
+def test_at_most_so_many_comments_and_so_many_in_one_file() -> None:
+    said = report(*(finding(n, path=f"{n // 5}.py") for n in range(30)))
+    chosen = select(said, Voice())
+    assert len(chosen.inline) == 10
+    assert all(sum(f.path == path for f in chosen.inline) <= 3 for path in {f.path for f in chosen.inline})
+    assert len(chosen.listed) == 20
+    assert summary_text(said, Voice()).count("\n- ") == 20
+
+
+@given(st.lists(st.tuples(st.sampled_from(Severity), st.integers(0, 3), st.booleans()), max_size=40))
+def test_every_finding_is_in_exactly_one_place(drawn: list[tuple[Severity, int, bool]]) -> None:
+    found = [
+        finding(n, severity, path=f"{file}.py", anchored=a) for n, (severity, file, a) in enumerate(drawn, start=1)
+    ]
+    found.sort(key=lambda f: f.severity.rank)
+    chosen = select(report(*found), Voice(min_severity=Severity.MEDIUM), raised={"fp3"})
+    assert len(chosen.shown) + chosen.below == len(found)
+    assert len({id(f) for f in chosen.shown}) == len(chosen.shown)
+    assert len(chosen.inline) <= 10
+
+
+def test_the_same_finding_twice_in_a_file_has_two_names() -> None:
+    twice = [replace(finding(n), fingerprint="same") for n in (1, 2)]
+    assert [comment.fingerprint for comment in comments(report(*twice), Voice())] == ["same", "same.2"]
+
+
+def test_a_path_that_is_not_utf_8_goes_to_the_summary() -> None:
+    said = report(finding(1, path="caf\udce9.py"))
+    assert comments(said, Voice()) == ()
+    assert "`caf\N{REPLACEMENT CHARACTER}.py:1` **Finding 1**" in summary_text(said, Voice())
+    summary_text(said, Voice()).encode("utf-8")
+
+
+def test_a_comment_shows_severity_title_and_body() -> None:
+    (comment,) = comments(report(finding(3)), Voice())
+    assert comment.body == "🟠 **High: Finding 3**\n\nWhy it is wrong."
+    assert (comment.path, comment.side, comment.start_line, comment.line) == ("a.py", "RIGHT", 3, 3)
+
+
+def test_a_suggestion_stands_on_the_new_side_only() -> None:
+    right = replace(finding(1), suggestion="x = 2\n")
+    left = replace(finding(2, side="LEFT"), suggestion="x = 2\n")
+    first, second = comments(report(right, left), Voice())
+    assert first.body.endswith("```suggestion\nx = 2\n```")
+    assert "suggestion" not in second.body
+
+
+def test_what_was_raised_before_is_named_and_not_posted_again() -> None:
+    said = report(finding(1), finding(2))
+    assert [comment.fingerprint for comment in comments(said, Voice(), raised={"fp1"})] == ["fp2"]
+    text = summary_text(said, Voice(), raised={"fp1"})
+    assert "**Raised on an earlier commit and still there**" in text
+    assert "1 at its line, 1 below" in text
+
+
+def test_a_secret_is_masked_everywhere() -> None:
+    voice = Voice(mask=lambda text: text.replace("hunter2", "***"))
+    bad = replace(finding(1), title="hunter2", body="hunter2 `hunter2`", suggestion="hunter2")
+    said = report(
+        bad,
+        replace(bad, anchor=None, path="hunter2"),
+        notes=("hunter2",),
+        ledger=Ledger(1, 0, (NotReviewed("hunter2", "hunter2", 1),)),
+    )
+    assert "hunter2" not in summary_text(said, voice) + comments(said, voice)[0].body
+    assert "hunter2" not in note_text("hunter2", mask=voice.mask)

@@ -1,0 +1,174 @@
+"""Accepting and reconciling: what should have a job has one, and nothing has two."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.forge import MARKER_KEY, MemoryForge
+from tests.fakes.jobs import FakeJobs
+from worker.core.change import Change, ChangeRef
+from worker.core.delivery import Delivery, Ignored, Policy, allows
+from worker.core.errors import RateLimited, Unreachable
+from worker.core.job import Accepted, Priority, State
+from worker.core.marker import SUMMARY, Mark, write
+from worker.review.accept import accept_delivery
+from worker.review.reconcile import Reconciled, Reconciler
+
+REF = ChangeRef("github", "acme/shop", 7)
+DELIVERY = Delivery(id="d1", event="pull_request.opened", ref=REF, head="a" * 40)
+CHANGE = Change(ref=REF, head="a" * 40, base="b" * 40)
+
+
+@dataclass
+class Bell:
+    """A wake-up that is written down; `broken` when the broker is away."""
+
+    woken: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    async def review(self, job_id: str, priority: Priority) -> None:
+        if self.broken:
+            raise Unreachable("the broker is away")
+        self.woken.append(job_id)
+
+    async def publish(self, job_id: str, priority: Priority) -> None:
+        self.woken.append(job_id)
+
+    async def waiting(self, priority: Priority) -> int:
+        return len(self.woken)
+
+
+def accepted(delivery: Delivery, policy: Policy, jobs: FakeJobs, wake: Bell) -> Accepted | Ignored:
+    return asyncio.run(accept_delivery(delivery, policy=policy, jobs=jobs, wake=wake))
+
+
+def test_a_delivery_becomes_one_job_and_one_wake_up() -> None:
+    jobs, wake = FakeJobs(), Bell()
+    first = accepted(DELIVERY, Policy(), jobs, wake)
+    again = accepted(replace(DELIVERY, id="d2"), Policy(), jobs, wake)
+    assert isinstance(first, Accepted)
+    assert isinstance(again, Accepted)
+    assert (first.is_new, again.is_new, again.job) == (True, False, first.job)
+    assert wake.woken == [first.job]
+
+
+def test_a_wake_up_that_fails_loses_no_job() -> None:
+    jobs = FakeJobs()
+    said = accepted(DELIVERY, Policy(), jobs, Bell(broken=True))
+    assert isinstance(said, Accepted)
+    assert asyncio.run(jobs.get(said.job)) is not None
+
+
+@pytest.mark.parametrize(
+    ("delivery", "policy", "reason"),
+    [
+        (DELIVERY, Policy(repositories=("acme/other", "x/*")), "repository not allowed"),
+        (replace(DELIVERY, is_draft=True), Policy(), "draft"),
+        (replace(DELIVERY, is_bot=True), Policy(), "author is a bot"),
+        (replace(DELIVERY, is_fork=True), Policy(forks=False), "change from a fork"),
+    ],
+)
+def test_a_delivery_that_is_not_wanted_becomes_no_job(delivery: Delivery, policy: Policy, reason: str) -> None:
+    jobs, wake = FakeJobs(), Bell()
+    assert accepted(delivery, policy, jobs, wake) == Ignored(reason)
+    assert asyncio.run(jobs.list()) == []
+    assert wake.woken == []
+
+
+def test_a_policy_may_want_them_all() -> None:
+    everything = replace(DELIVERY, is_draft=True, is_bot=True, is_fork=True)
+    policy = Policy(repositories=("ACME/*",), drafts=True, bots=True, forks=True)
+    assert isinstance(accepted(everything, policy, FakeJobs(), Bell()), Accepted)
+
+
+def test_globs_name_repositories() -> None:
+    assert allows("acme/shop", ())
+    assert allows("Acme/Shop", ("acme/*",))
+    assert allows("group/sub/shop", ("group/*",))
+    assert not allows("acme/shop", ("acme/sho",))
+    assert not allows("evil/acme/shop", ("acme/*",))
+
+
+# ------------------------------------------------------------------------------------- reconcile
+
+
+@dataclass
+class World:
+    forge: MemoryForge = field(default_factory=MemoryForge)
+    jobs: FakeJobs = field(default_factory=FakeJobs)
+    wake: Bell = field(default_factory=Bell)
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def reconciler(self, policy: Policy | None = None) -> Reconciler:
+        return Reconciler(jobs=self.jobs, wake=self.wake, clock=self.clock, policy=policy or Policy())
+
+
+def reconcile(reconciler: Reconciler, forge: MemoryForge, *repositories: str) -> Reconciled:
+    return asyncio.run(reconciler.reconcile(forge, repositories or ("acme/shop",)))
+
+
+def test_an_open_change_without_a_job_gets_one_once() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    reconciler = world.reconciler()
+    assert reconcile(reconciler, world.forge) == Reconciled(open=1, accepted=1)
+    assert reconcile(reconciler, world.forge) == Reconciled(open=1, accepted=0)
+    assert len(world.wake.woken) == 1
+
+
+def test_a_change_whose_review_is_there_gets_none_though_the_store_was_emptied() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    mark = write(Mark("gone", CHANGE.head, SUMMARY), key=MARKER_KEY, ref=REF)
+    asyncio.run(world.forge.post(CHANGE, summary=mark, comments=()))
+    reconciler = world.reconciler()
+    assert reconcile(reconciler, world.forge) == Reconciled(open=1, accepted=0)
+    world.forge.reviews.clear()  # what was seen once is not asked for again
+    assert reconcile(reconciler, world.forge) == Reconciled(open=1, accepted=0)
+    assert world.clock.slept == [0.5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace(CHANGE, state="closed"),
+        replace(CHANGE, is_draft=True),
+        replace(CHANGE, is_bot=True),
+        replace(CHANGE, is_locked=True),
+    ],
+)
+def test_a_change_that_no_delivery_would_start_is_left_alone(change: Change) -> None:
+    world = World()
+    world.forge.open(change)
+    assert reconcile(world.reconciler(), world.forge).accepted == 0
+
+
+def test_a_dead_letter_is_not_raised_again() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    said = accepted(DELIVERY, Policy(), world.jobs, world.wake)
+    assert isinstance(said, Accepted)
+
+    async def fail() -> None:
+        claim = await world.jobs.claim(said.job, worker="w", states=(State.QUEUED,))
+        await world.jobs.release(claim, State.FAILED, reason="no")  # type: ignore[arg-type]
+
+    asyncio.run(fail())
+    assert reconcile(world.reconciler(), world.forge) == Reconciled(open=1, accepted=0)
+
+
+def test_a_limit_of_the_forge_ends_the_round() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+
+    async def limited(_: Change) -> object:
+        raise RateLimited("slow down", retry_after_s=60)
+
+    world.forge.posted = limited  # type: ignore[method-assign, assignment]
+    with pytest.raises(RateLimited):
+        reconcile(world.reconciler(), world.forge)
+    assert asyncio.run(world.jobs.list()) == []
