@@ -48,7 +48,7 @@ def parse_diff(diff: bytes) -> tuple[FileDiff, ...]:
     one path, is one file with both hunks. Raises `BadInput` with the line's number for anything that
     is no diff, is cut off, or would lose a change if it were read on.
     """
-    if not diff.strip():
+    if not diff or diff.isspace():
         return ()
     return _Parser(diff).files()
 
@@ -151,7 +151,7 @@ class _Parser:
             hunks, position = self._hunks(position)
         elif diff.startswith(b"@@", position):
             self._fail(position, "a hunk without the --- and +++ lines before it; write the diff again")
-        elif position >= len(diff) and _lacks_hunks(header):
+        elif position >= len(diff) and _is_unfinished(header):
             self._fail(position, "it ends before the file's hunks; write it again, whole")
         return self._finished(header, first[len(b"diff --git ") :], hunks, start), position
 
@@ -205,7 +205,8 @@ class _Parser:
         if header.moved_from is not None and header.moved_to is not None:
             old, new = header.moved_from, header.moved_to
         else:
-            named = git_line_paths(git_line)
+            is_one_sided = header.old_name is None or header.new_name is None
+            named = git_line_paths(git_line) if is_one_sided else None
             if header.has_names:
                 old, new = strip_prefixes(header.old_name, header.new_name, git_line=named)
             elif named is None:
@@ -379,13 +380,16 @@ class _Parser:
         self._fail(position, "the hunk has more lines than its header says; write the diff again")
 
 
-def _lacks_hunks(header: _Header) -> bool:
-    """Whether the header announces content that only hunks can show."""
-    if header.status not in ("modified", "added") or header.is_binary or header.new_blob is None:
+def _is_unfinished(header: _Header) -> bool:
+    """Whether a header that the diff ends with announces more than it holds."""
+    if header.is_binary:
         return False
-    if header.old_mode != header.new_mode and header.old_mode and header.new_mode:
-        return False
-    return header.old_blob != header.new_blob and not any(blob.startswith(header.new_blob) for blob in _EMPTY_BLOBS)
+    if header.new_blob is not None and header.old_blob != header.new_blob:
+        present = [blob for blob in (header.old_blob, header.new_blob) if blob and blob.strip("0")]
+        return not all(any(empty.startswith(blob) for empty in _EMPTY_BLOBS) for blob in present)
+    if header.moved_from is not None or header.moved_to is not None or header.similarity is not None:
+        return header.moved_from is None or header.moved_to is None
+    return header.status != "modified" or header.old_mode is None or header.new_mode is None
 
 
 def _is_epoch(line: bytes) -> bool:

@@ -23,6 +23,8 @@ _QUOTED = re.compile(rb'"((?:[^"\\\n]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2}|.)")
 _ESCAPED = {b"a": b"\a", b"b": b"\b", b"t": b"\t", b"n": b"\n", b"v": b"\v", b"f": b"\f", b"r": b"\r"}
 _DEV_NULL = b"/dev/null"
+_MOST_READINGS = 64
+"""How many blanks in a line of names are tried as the one between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,11 @@ def git_line_paths(names: bytes) -> Paths | None:
         paths = _stripped(names[:middle], names[middle + 1 :])
         if paths.old == paths.new:
             return paths
-    candidates = [
-        _stripped(names[:at], names[at + 1 :]) for at in range(1, len(names) - 1) if names[at : at + 1] == b" "
-    ][:64]
+    candidates: list[Paths] = []
+    at = names.find(b" ")
+    while at > 0 and len(candidates) < _MOST_READINGS:
+        candidates.append(_stripped(names[:at], names[at + 1 :]))
+        at = names.find(b" ", at + 1)
     same = [paths for paths in candidates if paths.old == paths.new]
     if len(same) == 1:
         return same[0]
@@ -88,7 +92,7 @@ def plain_paths(names: bytes) -> Paths | None:
     """The names in `A and B` of a "Binary files A and B differ" line; None when they cannot be told apart."""
     candidates: list[tuple[bytes | None, bytes | None]] = []
     at = names.find(b" and ")
-    while at >= 0 and len(candidates) < 64:
+    while at >= 0 and len(candidates) < _MOST_READINGS:
         old, new = unquote(names[:at]), unquote(names[at + 5 :])
         candidates.append(strip_prefixes(None if old == _DEV_NULL else old, None if new == _DEV_NULL else new))
         at = names.find(b" and ", at + 1)
