@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from worker.core.change import ChangeRef
 from worker.core.delivery import Delivery, Ignored
-from worker.core.errors import BadInput, NotSigned
+from worker.core.errors import BadInput, ConfigurationError, NotSigned
 from worker.core.marker import is_ours
 from worker.forges.github.payloads import PullRequestEvent
 
@@ -32,6 +32,9 @@ def verify(headers: Mapping[str, str], body: bytes, *, secret: str) -> None:
 
     `headers` must be looked up without regard to case, or have lower-case names.
     """
+    if not secret:
+        # Anybody can sign with an empty key; the settings refuse one too, and this must not hang on that.
+        raise ConfigurationError(["GITHUB_WEBHOOK_SECRET: is not set. Set it here and in GitHub's form."])
     signature = headers.get("x-hub-signature-256")
     if signature is None:
         raise NotSigned(
@@ -92,10 +95,10 @@ def _other(payload: dict[str, Any]) -> str:
 def _uninteresting(said: PullRequestEvent) -> str | None:
     if said.number != said.pull_request.number:
         raise BadInput("The payload names two different pull requests.")
-    if said.action not in _REVIEWED and not _changes_base(said):
-        return "action not handled"
     if said.pull_request.state != "open":
         return "change is closed"
+    if said.action not in _REVIEWED and not _changes_base(said):
+        return "action not handled"
     return None
 
 
