@@ -126,11 +126,12 @@ class KimiServer:
         brain: Brain | None = None,
         default: Fault | None = None,
         balance: float = 12.5,
+        usages: dict[str, Any] | None = None,
         refuses: tuple[str, ...] = (),
     ) -> None:
         """`token_factor` times the o200k count is what this server counts. `default` shapes every unscripted answer.
 
-        `refuses` names further members that this model does not take.
+        `usages` is what a Code Plan answers at `/usages`; `refuses` names members that this model does not take.
         """
         self.key = key
         self.models = models
@@ -140,6 +141,7 @@ class KimiServer:
         self.brain: Brain = brain or standin_brain
         self.default = default or Fault()
         self.balance = balance
+        self.usages = usages
         self.refuses = refuses
         self.received: list[Received] = []
         self.violations: list[str] = []
@@ -321,6 +323,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 200, {"object": "list", "data": rows}
         elif self.path == "/v1/users/me/balance":
             status, body = 200, {"code": 0, "status": True, "data": {"available_balance": kimi.balance}}
+        elif self.path == "/v1/usages" and kimi.usages is not None:
+            status, body = 200, kimi.usages
         self._record(b"", {}, status, 0)
         self._send(status, body)
 

@@ -116,13 +116,16 @@ async def _money(endpoint: Endpoint, clock: Clock) -> list[CheckRow]:
     rows: list[CheckRow] = []
     try:
         left = await balance(endpoint, now=clock.now())
-        windows = await quota_windows(endpoint, now=clock.now())
     except ReviewError as error:
-        return [failed("balance", error)] if is_required else []
-    if left is not None:
-        cure = "" if left > 0 else "top the account up; requests are refused until then"
-        rows.append(CheckRow("balance", left > 0, f"{left:.2f} left", cure))
-    rows.extend(_quota(window) for window in windows)
+        rows += [failed("balance", error)] if is_required else []
+    else:
+        if left is not None:
+            cure = "" if left > 0 else "top the account up; requests are refused until then"
+            rows.append(CheckRow("balance", left > 0, f"{left:.2f} left", cure))
+    try:
+        rows.extend(_quota(window) for window in await quota_windows(endpoint, now=clock.now()))
+    except ReviewError as error:
+        rows += [failed("quota", error)] if is_required else []
     return rows
 
 
