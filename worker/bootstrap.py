@@ -43,9 +43,10 @@ from worker.review.conduct import Policy as ReviewPolicy
 from worker.review.examine import Examiner, Planning
 from worker.review.prompts import words
 from worker.review.publish import Publishing, post_note, publish_job
-from worker.review.reconcile import Reconciled, Reconciler
+from worker.review.reconcile import Reconciler
 from worker.settings import Settings
 from worker.storage.connection import connect as connect_redis
+from worker.storage.factors import TokenFactors
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake, celery_app
 from worker.storage.throttle import RedisThrottle
@@ -63,6 +64,7 @@ class Services:
     throttle: Throttle
     model: Model
     forges: Mapping[str, Forge]
+    reconciler: Reconciler
 
     async def review(self, claim: Claim) -> None:
         """Review a claimed job and store its report."""
@@ -118,20 +120,12 @@ class Services:
         )
         return await accept(complete, jobs=self.jobs, wake=self.wake)
 
-    async def reconcile(self, reconciler: Reconciler) -> list[Reconciled]:
-        """One round over the configured repositories of every forge."""
+    async def reconcile(self) -> None:
+        """Accept open changes that nobody reviewed: one round over the repositories that the settings name."""
         # A pattern names no repository that could be asked for its changes.
         named = [name for name in self.installation.settings.github_repositories if not set("*?[") & set(name)]
-        return [await reconciler.reconcile(forge, named) for forge in self.forges.values()]
-
-    def reconciler(self) -> Reconciler:
-        return Reconciler(
-            jobs=self.jobs,
-            wake=self.wake,
-            clock=self.clock,
-            policy=self.installation.delivery_policy,
-            settings_hash=self.installation.settings.result_hash,
-        )
+        for forge in self.forges.values():
+            await self.reconciler.reconcile(forge, named)
 
     def forge(self, name: str) -> Forge:
         """Raises `ConfigurationError` when the job's forge is not configured in this process."""
@@ -143,6 +137,7 @@ class Services:
         return Examiner(
             model=self.model,
             planning=self.installation.planning,
+            lessons=TokenFactors(self.redis),
             verdict_words=words(Kind.VERDICTS) if self.installation.settings.review_verify else None,
         )
 
@@ -165,8 +160,8 @@ class Installation:
     settings: Settings
     redis_url: str
     clock: Clock = field(default_factory=SystemClock)
-    refused_parameters: set[str] = field(default_factory=set)
-    """Request members that the model's server would not take; remembered for the process."""
+    refused: dict[str, set[str]] = field(default_factory=dict)
+    """Model → request members that its server would not take; remembered for the process."""
     breaker: Breaker = field(default_factory=Breaker)
 
     @asynccontextmanager
@@ -187,15 +182,24 @@ class Installation:
                 name: await opened.enter_async_context(FORGES[name].open(access))
                 for name, access in self.accesses.items()
             }
+            jobs = RedisJobs(client, lease_s=self.settings.job_lease_s)
+            wake = CeleryWake(self.celery, client)
             yield Services(
                 installation=self,
                 clock=self.clock,
                 redis=client,
-                jobs=RedisJobs(client, lease_s=self.settings.job_lease_s),
-                wake=CeleryWake(self.celery, client),
+                jobs=jobs,
+                wake=wake,
                 throttle=throttle,
                 model=model,
                 forges=forges,
+                reconciler=Reconciler(
+                    jobs=jobs,
+                    wake=wake,
+                    clock=self.clock,
+                    policy=self.delivery_policy,
+                    settings_hash=self.settings.result_hash,
+                ),
             )
 
     @cached_property
@@ -303,6 +307,7 @@ class Installation:
                 total_s=settings.llm_total_timeout_s,
             ),
             is_standin=endpoint.model == STANDIN_MODEL,
+            refused=self.refused.setdefault(endpoint.model, set()),
         )
 
 

@@ -49,6 +49,9 @@ class Services(Protocol):
     async def tell(self, job: Job) -> None:
         """Say on the change why it got no review."""
 
+    async def reconcile(self) -> None:
+        """Accept open changes that nobody reviewed."""
+
 
 class WorkerProcess:
     """`services` is entered once per job and once for upkeep: each runs in a thread with a loop of its own."""
@@ -119,6 +122,11 @@ class WorkerProcess:
     async def _keep_up(self) -> None:
         async with self._services() as services:
             upkeep = Upkeep(
-                jobs=services.jobs, wake=services.wake, clock=services.clock, who=self.name, tell=services.tell
+                jobs=services.jobs,
+                wake=services.wake,
+                clock=services.clock,
+                who=self.name,
+                tell=services.tell,
+                reconcile=services.reconcile,
             )
             await upkeep.run(self._stopping.is_set)

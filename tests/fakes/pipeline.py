@@ -60,6 +60,9 @@ class Pipeline:
     async def tell(self, job: Job) -> None:
         await self.effects.rpush(TOLD, job.id)
 
+    async def reconcile(self) -> None:
+        """There is no forge whose open changes could be asked for."""
+
     async def posted(self) -> list[str]:
         return [row.decode() for row in await self.effects.lrange(POSTED, 0, -1)]
 

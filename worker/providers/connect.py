@@ -24,6 +24,7 @@ def connect(
     deadlines: Deadlines | None = None,
     use_env_proxies: bool = False,
     is_standin: bool = False,
+    refused: set[str] | None = None,
     decide: Decide = by_error_class,
 ) -> RemoteModel:
     """The model at `endpoint`, ready to be asked; nothing is sent yet. `info` describes `endpoint.model`."""
@@ -36,5 +37,6 @@ def connect(
         deadlines=deadlines,
         use_env_proxies=use_env_proxies,
         is_standin=is_standin,
+        refused=refused,
         decide=decide,
     )

@@ -109,10 +109,14 @@ class RemoteModel(ABC):
         deadlines: Deadlines | None = None,
         use_env_proxies: bool = False,
         is_standin: bool = False,
+        refused: set[str] | None = None,
         randomness: Randomness = random.random,
         decide: Decide = by_error_class,
     ) -> None:
-        """`info` describes `endpoint.model`. Raises `ConfigurationError` for an LLM_EXTRA_BODY that breaks requests."""
+        """`info` describes `endpoint.model`; `refused` is what its server is known not to take, and grows.
+
+        Raises `ConfigurationError` for an LLM_EXTRA_BODY that breaks requests.
+        """
         self.endpoint = endpoint
         self.info = info
         self._throttle = throttle
@@ -123,7 +127,7 @@ class RemoteModel(ABC):
         self._is_standin = is_standin or endpoint.model == STANDIN_MODEL
         self._randomness = randomness
         self._decide = decide
-        self._refused: set[str] = set()
+        self._refused = set() if refused is None else refused
         taken = sorted(OURS.intersection(self._wishes.extra_body))
         if taken:
             names = ", ".join(taken)

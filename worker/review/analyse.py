@@ -43,6 +43,8 @@ class Workshop:
     """Smaller chunks that carry the same lines; empty when the chunk cannot be divided."""
     raise_cap: Callable[[Chunk], Chunk | None]
     """The same chunk with the whole answer's share; None when it has that already."""
+    learn: Callable[[Chunk, Answer], Awaitable[None]]
+    """Told what a chunk was billed, to estimate the next ones better."""
 
 
 @dataclass(slots=True)
@@ -161,7 +163,9 @@ class _Run:
 
     async def complete(self, chunk: Chunk) -> Answer:
         try:
-            return await self.model.complete(await self.workshop.render(chunk), flow=self.flow)
+            answer = await self.model.complete(await self.workshop.render(chunk), flow=self.flow)
+            await self.workshop.learn(chunk, answer)
+            return answer
         except AnswerCutOff:
             roomier = self.workshop.raise_cap(chunk)
             if roomier is None:

@@ -6,13 +6,14 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
 from worker.core.change import Snapshot
 from worker.core.compose import compose
 from worker.core.diff.parse import parse_diff
-from worker.core.exchange import Prompt
+from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.model_info import Budget
 from worker.core.planning.coverage import answered
@@ -27,6 +28,7 @@ from worker.core.verdict import Candidate, render_candidates
 from worker.core.words import Words
 from worker.ports import Flow, Model, Tree
 from worker.review.analyse import Analysis, Workshop, analyse
+from worker.review.records import PLANNED, dump_factor, load_factor
 from worker.review.verify import Verified, verify
 
 log = structlog.get_logger()
@@ -85,12 +87,23 @@ class Planning:
         )
 
 
+class Lessons(Protocol):
+    """What usage taught about a model's tokens."""
+
+    async def get(self, model: str) -> float | None:
+        """The factor over o200k, None when nothing was learned."""
+
+    async def learned(self, model: str, *, planned_with: float, estimated: int, actual: int) -> None:
+        """`estimated` o200k tokens were billed as `actual` input tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Examiner:
     """The ports and settings of examining, the same for all changes."""
 
     model: Model
     planning: Planning
+    lessons: Lessons
     verdict_words: Words | None = None
     """None: findings are not looked at a second time."""
     at_once: int = 32
@@ -113,7 +126,8 @@ class Examiner:
         what made it fail, so that the caller may come back. Nothing answered at all always raises. Raises
         `BadInput`, `NotNow`, `Refused`, `Transient`, and whatever `check_current` raises.
         """
-        plan = await self.planning.plan(subject, snapshot, tree=tree)
+        planning = await self._planning(saved, save)
+        plan = await planning.plan(subject, snapshot, tree=tree)
         log.info(
             "change.planned",
             chunks=len(plan.chunks),
@@ -122,7 +136,7 @@ class Examiner:
         )
         analysis = await analyse(
             plan.chunks,
-            workshop=self._workshop(plan, subject),
+            workshop=self._workshop(plan, planning, subject),
             model=self.model,
             flow=subject.flow,
             saved=saved,
@@ -168,16 +182,35 @@ class Examiner:
             is_standin=self.model.is_standin,
         )
 
-    def _workshop(self, plan: Plan, subject: Subject) -> Workshop:
-        planning = self.planning
+    async def _planning(self, saved: Mapping[str, bytes], save: Save) -> Planning:
+        """Plan as the first attempt did, whatever was learned since: other chunks would be bought anew."""
+        if (record := saved.get(PLANNED)) is not None:
+            factor = load_factor(record)
+        else:
+            factor = await self.lessons.get(self.model.name) or self.planning.budget.token_factor
+            await save(PLANNED, dump_factor(factor))
+        return replace(self.planning, budget=replace(self.planning.budget, token_factor=factor))
+
+    def _workshop(self, plan: Plan, planning: Planning, subject: Subject) -> Workshop:
 
         async def rendered(chunk: Chunk) -> Prompt:
             return await asyncio.to_thread(
                 render, plan, chunk, words=planning.words, cache_key=subject.flow.job or plan.nonce
             )
 
+        async def learn(chunk: Chunk, answer: Answer) -> None:
+            if answer.usage.is_estimated or answer.model != self.model.name:
+                return
+            await self.lessons.learned(
+                answer.model,
+                planned_with=planning.budget.token_factor,
+                estimated=(plan.fixed + chunk.size).tokens,
+                actual=answer.usage.input_tokens,
+            )
+
         return Workshop(
             render=rendered,
+            learn=learn,
             split=lambda chunk: split_chunk(plan, chunk, planning.count),
             raise_cap=lambda chunk: with_raised_cap(chunk, planning.budget),
         )

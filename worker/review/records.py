@@ -55,8 +55,19 @@ UNIT = "unit:"
 VERDICTS = "verdicts:"
 """What the name of a second look's checkpoint starts with; the candidates' fingerprints follow."""
 
+PLANNED = "plan"
+"""The checkpoint of what decides a plan besides the change and the settings: the model's token factor."""
+
 REPORT = "report"
 """The checkpoint that holds the finished report."""
+
+
+def dump_factor(factor: float) -> bytes:
+    return json.dumps({"token_factor": factor}).encode()
+
+
+def load_factor(record: bytes) -> float:
+    return float(json.loads(record)["token_factor"])
 
 
 def dump_report(report: Report) -> bytes:

@@ -1,7 +1,8 @@
-"""Wake what is due, and tell changes why they got no review. One process of the fleet does it at a time."""
+"""Wake what is due, tell changes why they got no review, ask forges what was missed. One process does it at a time."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ thousand jobs that wait cost no more than these."""
 REWAKE_S = 10.0
 TELL_AGAIN_S = 300.0
 TRIM_EVERY_S = 3600.0
+RECONCILE_EVERY_S = 300.0
+"""No forge redelivers a webhook by itself, and GitLab switches a failing hook off."""
 QUIET_S = 30.0
 """How long the absence of the store is not said again."""
 
@@ -35,11 +38,23 @@ class Upkeep:
     clock: Clock
     who: str
     tell: Callable[[Job], Awaitable[object]] | None = None
+    reconcile: Callable[[], Awaitable[object]] | None = None
+    """One round over the open changes of the configured repositories."""
+    reconcile_every_s: float = RECONCILE_EVERY_S
+    is_leading: bool = False
     _trimmed_at: float = float("-inf")
     _warned_at: float = float("-inf")
 
     async def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Tick until asked to stop; an absent store is waited for."""
+        """Tick until asked to stop; an absent store is waited for. Forges are asked beside it: that takes its time."""
+        asking = asyncio.create_task(self._reconcile(is_stopping))
+        try:
+            await self._tick_on(is_stopping)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _tick_on(self, is_stopping: Callable[[], bool]) -> None:
         while not is_stopping():
             try:
                 await self.tick()
@@ -54,7 +69,8 @@ class Upkeep:
 
         Raises `Unreachable` when the store is away.
         """
-        if not await self.jobs.leads(self.who, for_s=LEAD_S):
+        self.is_leading = await self.jobs.leads(self.who, for_s=LEAD_S)
+        if not self.is_leading:
             return 0
         woken = 0
         for priority in Priority:
@@ -65,6 +81,17 @@ class Upkeep:
             await self.jobs.trim()
             self._trimmed_at = self.clock.monotonic()
         return woken
+
+    async def _reconcile(self, is_stopping: Callable[[], bool]) -> None:
+        due_at = self.clock.monotonic()
+        while self.reconcile is not None and not is_stopping():
+            if self.is_leading and self.clock.monotonic() >= due_at:
+                try:
+                    await self.reconcile()
+                except ReviewError as error:
+                    log.warning("reconcile.failed", error=str(error))
+                due_at = self.clock.monotonic() + self.reconcile_every_s
+            await self.clock.sleep(TICK_S)
 
     async def _wake(self, priority: Priority) -> int:
         room = ROOM - await self.wake.waiting(priority)
