@@ -50,7 +50,9 @@ from worker.storage.spending import MONEY_PREFIX, micro_usd
 Verb = Literal["admit", "leave", "renew", "tick", "restamp", "refused", "standing"]
 
 LEASE_S = 15.0
-"""A dead process' slots are back after this; a live one renews after a third of it."""
+"""A dead process' slots are back after this at the latest."""
+BEATS_PER_LEASE = 5
+"""A live one renews so often. The lease in Redis is one beat shorter, so that another's beat can find it ended."""
 GUARD_S = 1.0
 """The longest way from admission here to arrival at the server that no window is hurt by; costs 1 s in 61."""
 BATCH_SHARE = 10
@@ -61,6 +63,8 @@ CALLS_AT_ONCE = 8
 """Scripts of one instance on their way to Redis, which runs one at a time anyway."""
 RENEWED_WAITERS = 100
 """How many a heartbeat asks about, so that its cost does not grow with the line."""
+DEAF_AFTER = 3
+"""So many unread messages, and an instance gets no slot until it reads them: it is dead, or stands still."""
 QUOTA_PAUSE_S = 3600.0
 """Where the server does not say when its window turns: ask again after an hour."""
 
@@ -200,7 +204,7 @@ class RedisThrottle:
             "prefix": self._prefix,
             "money": MONEY_PREFIX,
             "first": FIRST_CONCURRENCY,
-            "lease": round(lease_s * 1000),
+            "lease": round(lease_s * 1000 * (1 - 1 / BEATS_PER_LEASE)),
             "guard": round(windows.guard_s * 1000),
             "minute": round(windows.minute_s * 1000),
             "width": windows.bucket_ms,
@@ -210,6 +214,7 @@ class RedisThrottle:
             "forget": 600_000,
             "batch_share": BATCH_SHARE,
             "batch": 100,
+            "deaf": DEAF_AFTER,
             "request_weight": REQUEST_WEIGHT_TOKENS,
             "cool_max": 60_000,
             "month_stop": None if stops.month_usd is None else micro_usd(stops.month_usd),
@@ -252,10 +257,11 @@ class RedisThrottle:
                 raise _refusal(answer, cost)
             self._held[request.id] = self._waiting.pop(request.id)
             await self._keep_in_time(request.id, float(answer["at"]))
-        except BaseException:
+        except BaseException as failure:
             self._waiting.pop(request.id, None)
             self._held.pop(request.id, None)
-            await self._give_back(request.id, {"unsent": True})
+            # While Redis is away the heartbeat tells it, so that the caller hears of the failure at once.
+            await self._give_back(request.id, {"unsent": True}, at_once=not isinstance(failure, Unreachable))
             raise
         slot = _RedisSlot()
         try:
@@ -342,17 +348,23 @@ class RedisThrottle:
                 raise Unreachable("Redis lost the slot while this process stood still; the request is made again.")
             at_ms = reply["at"]
 
-    async def _give_back(self, request_id: str, told: dict[str, object]) -> None:
+    async def _give_back(self, request_id: str, told: dict[str, object], *, at_once: bool = True) -> None:
         """Never fails: an answer that was paid for is not lost because its slot could not be told back."""
         self._owed[request_id] = told | {"id": request_id, "instance": self._instance}
-        await asyncio.shield(asyncio.ensure_future(self._settle_debt(request_id)))
+        if at_once:
+            await asyncio.shield(asyncio.ensure_future(self._pay_and_rest(request_id)))
 
-    async def _settle_debt(self, request_id: str) -> None:
+    async def _pay_and_rest(self, request_id: str) -> None:
         await self._pay(request_id)
-        if not (self._waiting or self._held or self._owed):
+        if self._is_idle:
             await self._rest()
 
+    @property
+    def _is_idle(self) -> bool:
+        return not (self._waiting or self._held or self._owed)
+
     async def _pay(self, request_id: str) -> None:
+        """Tell Redis what is owed; when it is away, the heartbeat tells it."""
         if told := self._owed.get(request_id):
             with suppress(Unreachable):
                 await self._call("leave", told)
@@ -364,24 +376,35 @@ class RedisThrottle:
         """Start the heartbeat and the listener, which run while a request waits or is under way."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
+            for task in self._tasks:
+                task.add_done_callback(self._broke)
+
+    def _broke(self, task: asyncio.Task[None]) -> None:
+        # A fault of ours in the background must not leave the waiters waiting for ever: they raise it.
+        if not task.cancelled() and (fault := task.exception()):
+            for request_id in list(self._waiting):
+                self._fail(request_id, fault)
 
     async def _rest(self) -> None:
-        tasks, self._tasks = self._tasks + list(self._ticks), []
+        mine = asyncio.current_task()
+        tasks = [task for task in (*self._tasks, *self._ticks) if task is not mine]
+        self._tasks = []
         self._listening.clear()
         if self._timer:
             self._timer.cancel()
             self._timer = None
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(self._lease_s / BEATS_PER_LEASE)
             for request_id in list(self._owed):
                 await self._pay(request_id)
+            if self._is_idle:
+                await self._rest()
+                return
             # The oldest do: an admission that was not heard of makes its request the oldest before long.
             waiting = [request.id for request in self._waiting.values() if request.is_in_line][:RENEWED_WAITERS]
             try:
@@ -447,7 +470,7 @@ class RedisThrottle:
         if request and not request.answer.done():
             request.answer.set_result(message)
 
-    def _fail(self, request_id: str, error: ReviewError) -> None:
+    def _fail(self, request_id: str, error: BaseException) -> None:
         request = self._waiting.get(request_id)
         if request and not request.answer.done():
             request.answer.set_exception(error)

@@ -229,41 +229,76 @@ local function forget()
     end
   end
 end
--- The waiter of one class that stands first of all, or nil.
-local function head(class)
-  local repo = call('ZRANGE', REPOS[class], 0, 0)[1]
-  if not repo then return end
-  local change = string.sub(first(CHANGES, class .. repo), 34, 49)
-  local id = string.sub(first(LINE, class .. repo .. change), 46)
-  return id, cjson.decode(call('HGET', WAITERS, id))
-end
--- Interactive first; while batch waits too, it gets every `batch_share`th admission.
-local function next_waiter()
-  local batch = call('ZCARD', REPOS.b) > 0
-  if batch and (call('ZCARD', REPOS.i) == 0 or (state.streak or 0) >= cfg.batch_share - 1) then return head('b') end
-  return head('i')
-end
 
 -- --------------------------------------------------------------------------------------------------------- telling
 local mine = {}
+local unread = {}
+-- How many messages an instance had not read when this script began. A living one reads between two scripts; where
+-- several lie it is dead, or stands still, and gets no further slot until it reads: or the waiters of a killed process
+-- would take every slot that comes free until its lease ends.
+local function is_deaf(instance)
+  if not unread[instance] then unread[instance] = call('LLEN', cfg.prefix .. 'inbox:' .. instance) end
+  return unread[instance] >= cfg.deaf
+end
 -- Tell an instance; the caller's own request is answered by the script's reply instead.
 local function tell(instance, message)
   if message.id and message.id == arg.id then
     mine = message
     return
   end
+  is_deaf(instance)
   local inbox = cfg.prefix .. 'inbox:' .. instance
   call('RPUSH', inbox, cjson.encode(message))
   call('PEXPIRE', inbox, 4 * cfg.lease)
 end
+-- Pass over a deaf one. When it reads again it reads that it should look again, too.
+local function passed_over(instance)
+  if instance == arg.instance or not is_deaf(instance) then return false end
+  if unread[instance] < 2 * cfg.deaf then
+    tell(instance, {kind = 'due', wait = 0})
+    unread[instance] = 2 * cfg.deaf
+  end
+  return true
+end
+
+-- ------------------------------------------------------------------------------------------------------- selection
+-- The first waiter of one class, in fair order, that `accepts(id, waiter)`; nil when none of the first 128 flows has one.
+local function front(class, accepts)
+  local tries, from, to = 0, 0, 0
+  while true do
+    local repos = call('ZRANGE', REPOS[class], from, to)
+    for _, repo in ipairs(repos) do
+      local name = class .. repo
+      for _, entry in ipairs(call('ZRANGEBYLEX', CHANGES, '[' .. name, '(' .. name .. '\255', 'LIMIT', 0, 8)) do
+        local id = string.sub(first(LINE, name .. string.sub(entry, 34, 49)), 46)
+        local w = cjson.decode(call('HGET', WAITERS, id))
+        if accepts(id, w) then return id, w end
+        tries = tries + 1
+        if tries >= 128 then return end
+      end
+    end
+    if #repos <= to - from then return end
+    from, to = to + 1, to + 63
+  end
+end
+local function hears(_, w) return not passed_over(w.instance) end
+-- Interactive first; while batch waits too, it gets every `batch_share`th admission.
+local function next_waiter()
+  local order = {'i', 'b'}
+  if (state.streak or 0) >= cfg.batch_share - 1 then order = {'b', 'i'} end
+  for _, class in ipairs(order) do
+    local id, w = front(class, hears)
+    if id then return id, w end
+  end
+end
+-- ------------------------------------------------------------------------------------------------------- admission
 local function leave_instance(instance, id)
   local members = cfg.prefix .. 'members:' .. instance
   call('SREM', members, id)
   if call('SCARD', members) == 0 then call('ZREM', INSTANCES, instance) end
 end
--- ------------------------------------------------------------------------------------------------------- admission
--- Another request of `job` that waits beside the line for its money may try now. One at a time: whatever
--- becomes of it lets the next one try.
+-- Another request of `job` that waits beside the line for its money may try now. One at a time: whatever becomes
+-- of it lets the next one try.
 local function unpark(job)
   if job == '' then return end
   while true do
@@ -362,25 +397,21 @@ end
 -- The head's tokens do not fit yet. Others may use what lies idle meanwhile: freely what will be to spare when the
 -- head's turn comes, and beyond that no more in all than the head's own size, so it is delayed once and never starved.
 local function slip_by(head_id, head_w, spare, tpm)
-  local room, tried = tpm - MINUTE.t, 0
+  local room, allowed = tpm - MINUTE.t, head_w.tokens - (head_w.passed or 0)
+  local function fits(id, w)
+    return id ~= head_id and w.tokens <= room and (w.tokens <= spare or w.tokens <= allowed) and hears(id, w)
+  end
   for _, class in ipairs({'i', 'b'}) do
-    for _, repo in ipairs(call('ZRANGE', REPOS[class], 0, 3)) do
-      local from = class .. repo
-      for _, entry in ipairs(call('ZRANGEBYLEX', CHANGES, '[' .. from, '(' .. from .. '\255', 'LIMIT', 0, 4)) do
-        local id = string.sub(first(LINE, from .. string.sub(entry, 34, 49)), 46)
-        local w = id ~= head_id and cjson.decode(call('HGET', WAITERS, id))
-        if w and w.tokens <= room and (w.tokens <= spare or (head_w.passed or 0) + w.tokens <= head_w.tokens) then
-          if dismissed(w, id) then return true end
-          if w.tokens > spare then
-            head_w.passed = (head_w.passed or 0) + w.tokens
-            call('HSET', WAITERS, head_id, cjson.encode(head_w))
-          end
-          admit(w, id)
-          return true
+    local id, w = front(class, fits)
+    if id then
+      if not dismissed(w, id) then
+        if w.tokens > spare then
+          head_w.passed = (head_w.passed or 0) + w.tokens
+          call('HSET', WAITERS, head_id, cjson.encode(head_w))
         end
-        tried = tried + 1
-        if tried >= 16 then return false end
+        admit(w, id)
       end
+      return true
     end
   end
   return false
