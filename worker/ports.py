@@ -234,6 +234,9 @@ class Tree(Protocol):
 
     async def search(self, literal: str, *, revision: str, limit: int = 20) -> Sequence[Match]: ...
 
+    async def grep(self, pattern: str, *, revision: str) -> Sequence[Match]:
+        """Lines of all text files that match a POSIX extended expression of ours, never one from a change."""
+
 
 class Checkout(Protocol):
     """Bare mirrors of repositories, one per repository, safe to use from several workers at once."""

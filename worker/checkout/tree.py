@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -116,6 +117,10 @@ class ObjectTree:
     async def search(self, literal: str, *, revision: str, limit: int = 20) -> Sequence[Match]:
         """Lines of `revision` that hold `literal`, in path order. Binary and very large blobs are not searched."""
         return await asyncio.to_thread(self._search, literal, revision, limit)
+
+    async def grep(self, pattern: str, *, revision: str) -> Sequence[Match]:
+        """Lines that match a POSIX extended expression of ours, in path order, up to 64 MB of them."""
+        return await asyncio.to_thread(lambda: tuple(self._grep(["-E", "-e", pattern], revision, 64_000_000)))
 
     # ------------------------------------------------------------------------------------ diff
 
@@ -254,23 +259,35 @@ class ObjectTree:
     def _search(self, literal: str, revision: str, limit: int) -> Sequence[Match]:
         if not literal or "\n" in literal or "\0" in literal:
             return ()
+        found = self._grep(["-F", "--max-count=5", "-e", literal], revision, 4_000_000)
+        return tuple(itertools.islice(found, limit))
+
+    def _grep(self, pattern: Sequence[str], revision: str, output_bytes: int) -> Iterator[Match]:
         sha = _sha(revision)
         with self._once:
             if sha not in self._searchable:
                 self._make_searchable(sha)
                 self._searchable.add(sha)
-        command = ["grep", "-z", "-n", "-I", "-F", "--no-color", "--full-name", "--max-count=5"]
-        command += ["--no-textconv", "--no-recurse-submodules", "--threads=2", "-e", literal, sha, "--"]
+        form = [
+            "-z",
+            "-n",
+            "-I",
+            "--no-color",
+            "--full-name",
+            "--no-textconv",
+            "--no-recurse-submodules",
+            "--threads=2",
+        ]
         try:
-            done = self._run(command, 4_000_000)
+            done = self._run(["grep", *form, *pattern, sha, "--"], output_bytes)
             # 1 is "nothing found", and a blob that is not here for its size is not searched.
             if done.code != 1:
                 self._expect(done, "a search")
             output = done.output
         except OutputTooLong as error:
-            # What was found so far is enough: the caller asks for a few.
+            # Enough was found: what lies behind the last whole line is left.
             output = error.output[: error.output.rfind(b"\n") + 1]
-        return _matches(output, sha, limit)
+        return _matches(output, sha)
 
     def _make_searchable(self, sha: str) -> None:
         """Bring the blobs of a whole revision, but for large ones."""
@@ -333,19 +350,17 @@ def _numstat(output: bytes) -> list[tuple[str, int]]:
     return rows
 
 
-def _matches(output: bytes, sha: str, limit: int) -> Sequence[Match]:
-    found: list[Match] = []
+def _matches(output: bytes, sha: str) -> Iterator[Match]:
     prefix = sha.encode("ascii") + b":"
     # `-z` ends the name and the number with NUL each; a name may hold a line feed, a line cannot.
     position = 0
-    while len(found) < limit and output.startswith(prefix, position):
+    while output.startswith(prefix, position):
         name_end = output.find(b"\0", position)
         number_end = output.find(b"\0", name_end + 1)
         line_end = output.find(b"\n", number_end + 1)
         if name_end < 0 or number_end < 0 or line_end < 0:
-            break
+            return
         path = output[position + len(prefix) : name_end].decode("utf-8", "surrogateescape")
         text = output[number_end + 1 : line_end].decode("utf-8", "replace")
-        found.append(Match(path, int(output[name_end + 1 : number_end]), text[:500]))
+        yield Match(path, int(output[name_end + 1 : number_end]), text[:500])
         position = line_end + 1
-    return tuple(found)

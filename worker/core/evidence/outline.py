@@ -1,0 +1,224 @@
+"""A source file → where its definitions begin, end, and keep their signature."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import tree_sitter
+
+from worker.core.evidence.languages import FUNCTIONS, Language, language_of
+from worker.core.evidence.sites import names_defined
+
+MAX_BYTES: Final = 400_000
+MAX_LINE: Final = 5_000
+"""Longer lines are data or minified; no reader wants them as evidence."""
+# Steps of the parser (a hundred operations each), not seconds: the same file has the same outline on any machine.
+_MAX_STEPS: Final = 30_000
+_MAX_NODES: Final = 400_000
+_MAX_DEFINITIONS: Final = 4_000
+_SIGNATURE_LINES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Lines count from 1, ends are included. `body_start` is the first line after the signature."""
+
+    name: str
+    start: int
+    end: int
+    signature_end: int
+
+    @property
+    def lines(self) -> int:
+        return self.end - self.start + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Definitions in the order of their first lines; of one that holds another, the outer one first."""
+
+    definitions: tuple[Definition, ...] = ()
+
+    def enclosing(self, line: int) -> Sequence[Definition]:
+        """What holds `line`, outermost first."""
+        return [found for found in self.definitions if found.start <= line <= found.end]
+
+    def named(self, name: str, line: int) -> Definition | None:
+        """The definition of `name` whose signature holds `line`."""
+        for found in self.definitions:
+            if found.name == name and found.start <= line <= found.signature_end:
+                return found
+        return None
+
+
+def outline(path: str, source: bytes) -> Outline:
+    """The outline of one file; empty when it is too large, or not text, or nothing in it is known.
+
+    A file that a grammar reads is parsed, however broken; any other is read line by line, by the shapes that
+    definitions commonly have. Never raises for what a file holds.
+    """
+    if not _is_readable(source):
+        return Outline()
+    language = language_of(path)
+    found = _parsed(language, source) if language is not None else None
+    return _ordered(found or _guessed(source))
+
+
+def guessed_outline(source: bytes) -> Outline:
+    """`outline` without a grammar: for any language, and for files that a grammar could not finish."""
+    return _ordered(_guessed(source)) if _is_readable(source) else Outline()
+
+
+def _is_readable(source: bytes) -> bool:
+    return len(source) <= MAX_BYTES and b"\0" not in source and all(len(row) <= MAX_LINE for row in source.split(b"\n"))
+
+
+def _ordered(found: Sequence[Definition]) -> Outline:
+    return Outline(tuple(sorted(found, key=lambda item: (item.start, -item.end))))
+
+
+@functools.cache
+def _grammar(language: Language) -> tree_sitter.Language:
+    package = importlib.import_module(language.package)
+    return tree_sitter.Language(getattr(package, language.entry)())
+
+
+class _Steps:
+    """Ends a parse that goes on for too long."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __call__(self, *_: object) -> bool:
+        self.taken += 1
+        return self.taken > _MAX_STEPS
+
+
+def _parsed(language: Language, source: bytes) -> list[Definition]:
+    def slice_of(offset: int, point: object) -> bytes:
+        del point
+        return source[offset : offset + 65_536]
+
+    try:
+        tree = tree_sitter.Parser(_grammar(language)).parse(slice_of, progress_callback=_Steps())
+    except ValueError:  # how the binding says that the callback ended the parse
+        return []
+    return [found for node in _defining(tree, language) if (found := _definition(node, source)) is not None]
+
+
+def _defining(tree: tree_sitter.Tree, language: Language) -> Iterator[tree_sitter.Node]:
+    """Nodes that define a name, in the order of the text.
+
+    Walked by hand: a query has no bound that holds. Nesting made for it takes a query minutes, and its own
+    progress callback ends the process (tree-sitter 0.26.1).
+    """
+    cursor = tree.walk()
+    inside: list[bool] = []
+    for _ in range(_MAX_NODES):
+        node = cursor.node
+        if node is None:
+            return
+        is_local = bool(inside) and inside[-1]
+        if node.is_named and (node.type in language.definitions or (not is_local and node.type in language.bindings)):
+            yield node
+        if cursor.goto_first_child():
+            inside.append(is_local or node.type in FUNCTIONS)
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
+            inside.pop()
+
+
+def _definition(node: tree_sitter.Node, source: bytes) -> Definition | None:
+    name = _name(node)
+    if name is None:
+        return None
+    outer = node
+    # Decorators, `export` and a declaration's keyword stand around what they belong to.
+    while outer.parent is not None and outer.parent.type in _WRAPPERS and outer.parent.child_count <= _FEW_CHILDREN:
+        outer = outer.parent
+    start, end = outer.start_point[0] + 1, max(outer.end_point[0] + 1 - (outer.end_point[1] == 0), 1)
+    body = node.child_by_field_name("body")
+    if body is None:
+        value = node.child_by_field_name("value")
+        body = value.child_by_field_name("body") if value is not None else None
+    signature_end = end
+    if body is not None:
+        opens = source[body.start_byte : body.start_byte + 1] in b"{(["
+        signature_end = body.start_point[0] + (1 if opens or body.start_point[0] + 1 == start else 0)
+    signature_end = max(start, min(signature_end, end, start + _SIGNATURE_LINES - 1))
+    word = source[name.start_byte : name.end_byte].decode("utf-8", "replace")
+    return Definition(word, start, max(end, start), signature_end)
+
+
+_WRAPPERS: Final = frozenset(
+    {
+        "decorated_definition",
+        "export_statement",
+        "lexical_declaration",
+        "variable_declaration",
+        "type_declaration",
+        "const_declaration",
+        "var_declaration",
+        "template_declaration",
+        "type_definition",
+    }
+)
+_FEW_CHILDREN: Final = 4
+_NAME_FIELDS: Final = ("name", "declarator", "left", "type", "property")
+_NAME_DEPTH: Final = 8
+
+
+def _name(node: tree_sitter.Node) -> tree_sitter.Node | None:
+    """The identifier that a definition gives; declarators of C hide it some levels down."""
+    for _ in range(_NAME_DEPTH):
+        if node.type.endswith("identifier") or node.type in ("constant", "name", "word"):
+            return node
+        inner = next((child for field in _NAME_FIELDS if (child := node.child_by_field_name(field))), None)
+        if inner is None:
+            # tree-sitter-c wraps a pointer's or an array's declarator without a field.
+            inner = next((child for child in node.named_children[:4] if "declarator" in child.type), None)
+        if inner is None:
+            return None
+        node = inner
+    return None
+
+
+_INDENT: Final = re.compile(r"[ \t]*")
+
+
+def _guessed(source: bytes) -> list[Definition]:
+    """By shape and indentation: a definition ends before the next line that is indented no deeper."""
+    rows = source.decode("utf-8", "replace").split("\n")
+    found: list[Definition] = []
+    for index, row in enumerate(rows):
+        for name in names_defined(row):
+            found.append(Definition(name, index + 1, _end(rows, index) + 1, index + 1))
+        if len(found) > _MAX_DEFINITIONS:
+            break
+    return found
+
+
+def _end(rows: Sequence[str], index: int) -> int:
+    indent = _width(rows[index])
+    last = index
+    for later in range(index + 1, min(index + 400, len(rows))):
+        row = rows[later]
+        if not row.strip():
+            continue
+        if _width(row) <= indent:
+            # A closing bracket belongs to what it closes.
+            return later if row.strip()[:1] in "})]" or row.strip() == "end" else last
+        last = later
+    return last
+
+
+def _width(row: str) -> int:
+    match = _INDENT.match(row)
+    return len(match.group().expandtabs(4)) if match else 0

@@ -1,0 +1,77 @@
+"""Lines that look like definitions, found without parsing: one search gives those of a whole repository."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_MODIFIERS: Final = (
+    "export|default|declare|public|private|protected|internal|static|async|abstract|final|override|virtual|sealed|"
+    "readonly|partial|inline|constexpr|extern|unsafe|synchronized|native|open|suspend|pub|local|template|typedef"
+)
+_KEYWORDS: Final = (
+    "def|class|func|function|fn|struct|enum|union|trait|interface|type|module|mod|namespace|record|const|let|var|val|"
+    "static|macro_rules!|object|protocol|defp|defmodule|sub|fun"
+)
+# POSIX extended, for git grep: a superset of what `names_defined` accepts. No text of a change is in it.
+PATTERN: Final = (
+    rf"^[[:space:]]*((({_MODIFIERS})|pub\([a-z]*\))[[:space:]]+)*({_KEYWORDS})[[:space:]*]+[(A-Za-z_$]"
+    r"|^[A-Za-z_][A-Za-z0-9_]*[[:space:]]*(:[^=]+)?=[^=]"
+    r"|^    [A-Za-z_][A-Za-z0-9_]*[[:space:]]*:[[:space:]]*[A-Za-z_\"]"
+    r"|^    [A-Z_][A-Z0-9_]*[[:space:]]*="
+    r"|^[[:space:]]*#[[:space:]]*define[[:space:]]"
+    rf"|^[[:space:]]*(({_MODIFIERS})[[:space:]]+)*[A-Za-z_~][A-Za-z0-9_<>,:*&. ]*\([^;]*[{{,)]?[[:space:]]*$"
+)
+
+_WORD: Final = r"[A-Za-z_$][\w$]*"
+_SHAPES: Final = (
+    re.compile(
+        rf"\s*(?:(?:{_MODIFIERS})(?:\([a-z]*\))?\s+)*(?:{_KEYWORDS})\*?\s+\*?(?:\([^)]*\)\s*)?(?:self\.)?({_WORD})"
+    ),
+    re.compile(rf"({_WORD})\s*(?::[^=]+)?=(?!=)"),
+    re.compile(rf"    ({_WORD})\s*(?::\s*[A-Za-z_\"]|=(?!=))"),
+    re.compile(rf"\s*#\s*define\s+({_WORD})"),
+    # A type or a modifier, then `name(`: C, C++, Java, C#.
+    re.compile(rf"\s*(?:[A-Za-z_][\w<>,:.\[\]]*[\s*&]+)+~?(?:{_WORD}::)*({_WORD})\s*\([^;]*$"),
+    # `name(…) {`: a method of JavaScript, TypeScript, PHP.
+    re.compile(rf"\s*(?:(?:{_MODIFIERS}|get|set)\s+)*[*#]?({_WORD})\s*\([^;]*\)[^;]*\{{\s*$"),
+)
+_STATEMENT_WORDS: Final = """
+if for while switch return else elif new throw catch do case with await yield assert not and or in is lambda sizeof
+print raise except try import from super this self function class def
+"""
+_NO_NAMES: Final = frozenset(_STATEMENT_WORDS.split())
+_STARTS_STATEMENT: Final = re.compile(
+    r"\s*(?:return|else|new|throw|await|yield|case|assert|raise|del|not|in|if|while|for)\b"
+)
+_MAX_ROW: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A line that looks like a definition. Counts from 1."""
+
+    path: str
+    line: int
+
+
+def names_defined(row: str) -> list[str]:
+    """Names that a line seems to define; most often none or one."""
+    if len(row) > _MAX_ROW or _STARTS_STATEMENT.match(row):
+        return []
+    for shape in _SHAPES:
+        match = shape.match(row)
+        if match and match.group(1) not in _NO_NAMES:
+            return [match.group(1)]
+    return []
+
+
+def index_sites(lines: Iterable[tuple[str, int, str]]) -> Mapping[str, tuple[Site, ...]]:
+    """(path, line, text) → name → where it seems to be defined, in the order given."""
+    found: dict[str, list[Site]] = {}
+    for path, line, text in lines:
+        for name in names_defined(text):
+            found.setdefault(name, []).append(Site(path, line))
+    return {name: tuple(sites) for name, sites in found.items()}

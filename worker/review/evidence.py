@@ -1,0 +1,265 @@
+"""Gather evidence for a chunk: what a reviewer would look up in the repository at the head."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from worker.core.change import Snapshot
+from worker.core.diff.model import Hunk
+from worker.core.errors import ReviewError
+from worker.core.evidence.blocks import Evidence, render
+from worker.core.evidence.choose import Excerpt, Rank, choose
+from worker.core.evidence.names import identifiers, imported_words, likely_sites
+from worker.core.evidence.outline import MAX_BYTES, Definition, Outline
+from worker.core.evidence.sites import PATTERN, Site, index_sites, names_defined
+from worker.core.masking import mask
+from worker.core.planning.plan import Chunk, ChunkFile
+from worker.core.planning.showing import shown
+from worker.ports import Tree
+from worker.review.outlines import outline_apart
+
+log = structlog.get_logger()
+
+AROUND_LINES: Final = 10
+BODY_LINES: Final = 25
+"""A definition of up to so many lines is worth showing whole."""
+SCOPE_LINES: Final = 80
+_MAX_NAMES: Final = 400
+_MAX_FILES: Final = 150
+"""Read for one chunk, besides its own."""
+_KEPT_FILES: Final = 2_000
+"""Kept from one chunk to the next."""
+_MAX_SIGNATURES: Final = 8
+_CALLERS: Final = 6
+_GATHER_S: Final = 30.0
+_REGULAR_MODES: Final = frozenset({"100644", "100755"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file at the head, as it may be shown and as it is laid out."""
+
+    rows: Sequence[str]
+    outline: Outline
+    imported: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a chunk shows of one file. `touched` are lines at the head that changed, or where lines went away."""
+
+    file: ChunkFile
+    visible: frozenset[int]
+    touched: Sequence[int]
+    rows: Sequence[str]
+    """Added and removed lines."""
+
+
+@dataclass(slots=True)
+class EvidenceSource:
+    """Evidence for the chunks of one job; what was read for one chunk is kept for the next.
+
+    `count` is the plan's token counter.
+    """
+
+    tree: Tree
+    snapshot: Snapshot
+    count: Callable[[str], int]
+    _sites: Mapping[str, tuple[Site, ...]] | None = None
+    _sources: dict[str, _Source | None] = field(default_factory=dict)
+    _indexing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def gather(self, chunk: Chunk, *, budget_tokens: int) -> str:
+        """Evidence for `chunk` as text of at most `budget_tokens`, empty when there is none.
+
+        It is an addition to the request, so what cannot be read is left out and logged; it never raises for the
+        repository's sake.
+        """
+        return render((await self.find(chunk, budget_tokens=budget_tokens)).blocks)
+
+    async def find(self, chunk: Chunk, *, budget_tokens: int) -> Evidence:
+        """`gather`, as blocks."""
+        if budget_tokens <= 0:
+            return Evidence()
+        if len(self._sources) > _KEPT_FILES:
+            self._sources.clear()
+        parts = [_part(file) for file in chunk.files]
+        excerpts: list[Excerpt] = []
+        try:
+            async with asyncio.timeout(_GATHER_S):
+                await self._propose(parts, excerpts)
+        except TimeoutError:
+            log.warning("evidence.cut_short", chunk=chunk.id, wait_s=_GATHER_S)
+        except ReviewError as error:
+            log.warning("evidence.incomplete", chunk=chunk.id, error=str(error))
+        return await asyncio.to_thread(self._chosen, parts, excerpts, budget_tokens)
+
+    def _chosen(self, parts: Sequence[_Part], excerpts: Sequence[Excerpt], budget_tokens: int) -> Evidence:
+        visible: dict[str, frozenset[int]] = {}
+        for part in parts:
+            visible[part.file.path] = visible.get(part.file.path, frozenset()) | part.visible
+        return choose(
+            excerpts,
+            sources={path: source.rows for path, source in self._sources.items() if source is not None},
+            visible=visible,
+            budget_tokens=budget_tokens,
+            count=self.count,
+        )
+
+    async def _propose(self, parts: Sequence[_Part], excerpts: list[Excerpt]) -> None:
+        """Add excerpts as they are found, so that running out of time loses only the rest."""
+        await self._load(part.file.path for part in parts if _has_source(part.file))
+        for part in parts:
+            source = self._sources.get(part.file.path)
+            if source is not None:
+                excerpts.extend(_scopes(part, source))
+        await self._propose_definitions(parts, excerpts)
+        for name, part in _changed_signatures(parts, self._sources)[:_MAX_SIGNATURES]:
+            await self._propose_callers(name, part, excerpts)
+
+    async def _propose_definitions(self, parts: Sequence[_Part], excerpts: list[Excerpt]) -> None:
+        sites = await self._index()
+        wanted: dict[tuple[str, Site], None] = {}
+        for part in parts:
+            own = self._sources.get(part.file.path)
+            imported = own.imported if own is not None else frozenset()
+            for name in identifiers(part.rows)[:_MAX_NAMES]:
+                if name in sites:
+                    likely = likely_sites(name, sites[name], used_in=part.file.path, imported=imported)
+                    wanted.update(((name, site), None) for site in likely)
+        await self._load(itertools.islice(dict.fromkeys(site.path for _, site in wanted), _MAX_FILES))
+        for name, site in wanted:
+            source = self._sources.get(site.path)
+            if source is None:
+                continue
+            kind = f"definition of {name}"
+            found = source.outline.named(name, site.line) or Definition(name, site.line, site.line, site.line)
+            excerpts.append(Excerpt(site.path, found.start, found.signature_end, kind, Rank.DEFINITION))
+            if found.lines <= BODY_LINES:
+                excerpts.append(Excerpt(site.path, found.start, found.end, kind, Rank.BODY))
+
+    async def _propose_callers(self, name: str, part: _Part, excerpts: list[Excerpt]) -> None:
+        matches = await self.tree.search(f"{name}(", revision=self.snapshot.head, limit=_CALLERS * 4)
+        called = re.compile(rf"(?<![\w$]){re.escape(name)}\(")
+        callers = 0
+        proposed: list[Excerpt] = []
+        for match in matches:
+            if callers >= _CALLERS or not called.search(match.text) or name in names_defined(match.text):
+                continue
+            if match.path == part.file.path and match.line in part.visible:
+                continue
+            callers += 1
+            proposed.append(Excerpt(match.path, match.line - 1, match.line + 1, f"caller of {name}", Rank.CALLER))
+        await self._load(excerpt.path for excerpt in proposed)
+        excerpts.extend(proposed)
+
+    async def _index(self) -> Mapping[str, tuple[Site, ...]]:
+        """Names of the whole repository at the head, made once for a job."""
+        async with self._indexing:
+            if self._sites is None:
+                # A failure is remembered as nothing found, not tried again for every chunk.
+                self._sites = {}
+                matches = await self.tree.grep(PATTERN, revision=self.snapshot.head)
+                rows = [(match.path, match.line, match.text) for match in matches]
+                self._sites = await asyncio.to_thread(index_sites, rows)
+        return self._sites
+
+    async def _load(self, paths: Iterable[str]) -> None:
+        """Read and outline what was not read before. None stands for what is no text, too large, or not there."""
+        async with self._loading:
+            texts: dict[str, bytes] = {}
+            absent: list[str] = []
+            for path in dict.fromkeys(paths):
+                if path not in self._sources:
+                    data = await self.tree.read(path, revision=self.snapshot.head, limit_bytes=MAX_BYTES)
+                    if data is None or b"\0" in data:
+                        absent.append(path)
+                    else:
+                        texts[path] = data
+            if texts:
+                self._sources.update(await asyncio.to_thread(_outlined, texts))
+            self._sources.update(dict.fromkeys(absent))
+
+
+def _outlined(texts: Mapping[str, bytes]) -> dict[str, _Source | None]:
+    outlines = outline_apart(texts)
+    found: dict[str, _Source | None] = {}
+    for path, data in texts.items():
+        text = shown(data)
+        rows = [row.removesuffix("\r") for row in mask(text).split("\n")]
+        found[path] = _Source(rows, outlines[path], imported_words(text))
+    return found
+
+
+def _has_source(file: ChunkFile) -> bool:
+    return file.diff.new_path is not None and (file.diff.new_mode or "100644") in _REGULAR_MODES
+
+
+def _part(file: ChunkFile) -> _Part:
+    visible: set[int] = set()
+    touched: list[int] = []
+    rows: list[str] = []
+    for hunk in file.hunks:
+        number = hunk.new_start
+        for line in hunk.lines():
+            if line.new_number is not None:
+                visible.add(line.new_number)
+                number = line.new_number + 1
+            if line.sign != " ":
+                rows.append(line.text.decode("utf-8", "replace"))
+                # Where a line went away, the one that took its place is the place.
+                touched.append(line.new_number if line.new_number is not None else number)
+    return _Part(file, frozenset(visible), touched, rows)
+
+
+def _scopes(part: _Part, source: _Source) -> Iterator[Excerpt]:
+    """The signatures of what holds each change, the lines around it, and the whole of what is short."""
+    seen: set[tuple[int, int]] = set()
+    for line in part.touched:
+        holders = source.outline.enclosing(line)
+        for found in holders[-3:]:
+            if (found.start, found.end) not in seen:
+                seen.add((found.start, found.end))
+                kind = f"{found.name}, which holds a change of {part.file.id}"
+                yield Excerpt(part.file.path, found.start, found.signature_end, kind, Rank.SCOPE)
+        if holders and holders[-1].lines <= SCOPE_LINES:
+            inner = holders[-1]
+            kind = f"{inner.name}, which holds a change of {part.file.id}"
+            yield Excerpt(part.file.path, inner.start, inner.end, kind, Rank.WHOLE_SCOPE)
+    for hunk in part.file.hunks:
+        kind = f"around a change of {part.file.id}"
+        first, last = _edges(hunk)
+        yield Excerpt(part.file.path, first - AROUND_LINES, first - 1, kind, Rank.AROUND)
+        yield Excerpt(part.file.path, last + 1, last + AROUND_LINES, kind, Rank.AROUND)
+
+
+def _edges(hunk: Hunk) -> tuple[int, int]:
+    """First and last changed line of a hunk at the head: context that git gave counts as around it."""
+    numbers = [line.new_number for line in hunk.lines() if line.sign == "+" and line.new_number is not None]
+    if numbers:
+        return numbers[0], numbers[-1]
+    middle = hunk.new_start + hunk.new_lines // 2
+    return middle, middle
+
+
+def _changed_signatures(parts: Sequence[_Part], sources: Mapping[str, _Source | None]) -> list[tuple[str, _Part]]:
+    """Names whose signature has a changed line."""
+    found: dict[str, _Part] = {}
+    for part in parts:
+        source = sources.get(part.file.path)
+        if source is None or part.file.diff.old_path is None:
+            # What is new has no callers that could break.
+            continue
+        touched = set(part.touched)
+        for definition in source.outline.definitions:
+            if touched.intersection(range(definition.start, definition.signature_end + 1)):
+                found.setdefault(definition.name, part)
+    return list(found.items())
