@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check fmt lock
+.PHONY: help install test check fmt lock chaos bench-queue bench-throttle
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -33,3 +33,12 @@ fmt: .venv/installed ## format the code
 lock: .venv/installed ## write the hash-locked requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
+
+chaos: .venv/installed ## kill, pause and lie to a whole fleet; SEED=7 CHANGES=1000 repeat a storm
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CHANGES),--changes $(CHANGES))
+
+bench-queue: .venv/installed ## deliveries per second, what a job costs, and growth to 100,000 queued jobs
+	$(BIN)/python -m benchmarks.queue
+
+bench-throttle: .venv/installed ## the throttle under processes, HTTP and kill -9: caps kept, capacity used (4 min)
+	$(BIN)/python -m benchmarks.throttle.run

@@ -71,7 +71,7 @@ def decide(error: Exception, *, attempt: int, elapsed_s: float, random: float) -
     return Retry(wait_s)
 
 
-JOB_RULE = Rule(attempts=12, base_s=5.0, cap_s=600.0, total_s=float("inf"))
+JOB_RULE = Rule(attempts=13, base_s=2.0, cap_s=600.0, total_s=float("inf"))
 """For a job as a whole, after the calls in it have spent their own attempts: about an hour of a forge's absence."""
 
 
