@@ -15,7 +15,7 @@ import typer
 
 from worker.bootstrap import Installation, with_model_chosen
 from worker.cli.family import Child, tell_ready
-from worker.cli.heartbeat import beating, is_alive
+from worker.cli.heartbeat import beating
 from worker.cli.parent import die_with
 from worker.cli.setting_up import set_up
 from worker.cli.signals import stop_event
@@ -92,13 +92,6 @@ def upkeep() -> None:
     with beating(settings.kimi_review_home, "upkeep"):
         process.keep_up()
     log.info("upkeep.ended", who=process.name)
-
-
-def alive(role: Annotated[str, typer.Argument(help="worker or upkeep.")]) -> None:
-    """Exit 0 while the role's process on this machine works: the health check of its container."""
-    settings = set_up(Role.QUERY, level="error")
-    if not is_alive(settings.kimi_review_home, role):
-        raise Unreachable(f"No heartbeat of {role} within the last seconds. Look at its log.")
 
 
 async def _serve(settings: Settings, where: tuple[str, int], port_file: Path | None, ready_fd: int | None) -> None:
