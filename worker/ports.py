@@ -299,3 +299,6 @@ class Forge(Protocol):
         """Fingerprints of our plain comments for `change.head`, known by their signed marker."""
 
     def open_changes(self, repository: str) -> AsyncIterator[Change]: ...
+
+    def repositories(self) -> AsyncIterator[str]:
+        """Names of the repositories that the credentials reach."""

@@ -268,6 +268,13 @@ def test_open_changes_are_listed_and_closed_ones_are_not(world: World) -> None:
     assert world(listed) == []
 
 
+def test_repositories_within_reach_are_listed(world: World) -> None:
+    async def listed(forge: Forge) -> list[str]:
+        return [name async for name in forge.repositories()]
+
+    assert world(listed) == [REPOSITORY]
+
+
 def test_git_is_read_from_the_configured_host_without_a_login_in_the_url(world: World) -> None:
     change = world.change()
     remote = world(lambda forge: forge.remote_ready(change))

@@ -116,6 +116,10 @@ class MemoryForge:
             if change.ref.repository == repository and change.state == "open":
                 yield change
 
+    async def repositories(self) -> AsyncIterator[str]:
+        for name in sorted({ref.repository for ref in self.changes}):
+            yield name
+
     def _takes(self, ref: ChangeRef, comment: Comment) -> bool:
         if ref not in self.lines:
             return True

@@ -326,6 +326,7 @@ class GitHubServer:
             ("GET", "/user/repos", self._get_repositories),
             ("GET", "/installation/repositories", self._get_repositories),
             ("GET", rf"{repo}/installation", self._get_installation),
+            ("GET", "/app/installations", self._get_installations),
             ("POST", r"/app/installations/(?P<installation>\d+)/access_tokens", self._mint),
             ("GET", rf"{repo}/pulls", self._get_pulls),
             ("GET", pull, self._get_pull),
@@ -378,13 +379,17 @@ class GitHubServer:
         self._known(repository)
         return Answer(200, {"id": INSTALLATION})
 
+    def _get_installations(self, request: Request) -> Answer:
+        self._admit_app(request)
+        return self._page(request, [{"id": INSTALLATION}])
+
     def _mint(self, request: Request, installation: str) -> Answer:
         self._admit_app(request)
         if int(installation) != INSTALLATION:
             raise Refusal(404, "Not Found")
         token = f"ghs_{uuid.uuid4().hex}"
         expires_at = self.now() + self.token_life_s
-        self.minted[token] = (expires_at, frozenset(request.body["repositories"]), request.body["permissions"])
+        self.minted[token] = (expires_at, frozenset(request.body.get("repositories", ())), request.body["permissions"])
         at = datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Answer(201, {"token": token, "expires_at": at, "permissions": request.body["permissions"]})
 
@@ -397,6 +402,8 @@ class GitHubServer:
         if request.path == "/user/repos":
             self._admit(request, "")
             return self._page(request, [self._repository_json(name) for name in names])
+        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.minted:
+            raise Refusal(401, "Bad credentials")
         rows = self._page(request, [self._repository_json(name) for name in names])
         return Answer(200, {"total_count": len(names), "repositories": rows.body}, rows.headers)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from worker.core.change import Change
-from worker.core.delivery import Delivery, Policy, refusal
+from worker.core.delivery import Delivery, Policy, allows, refusal
 from worker.core.errors import NotAuthorised, NotFound
 from worker.core.job import Intent, Priority, State
 from worker.ports import Clock, Forge, Jobs, Wake
@@ -40,16 +40,19 @@ class Reconciler:
     settings_hash: str = ""
     pause_s: float = 0.5
     """Between questions about single changes: a forge's limits are shared with reviews."""
+    max_repositories: int = 200
+    """Of those that nobody named: each costs a question a round."""
     _reviewed: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
 
     async def reconcile(self, forge: Forge, repositories: Sequence[str]) -> Reconciled:
         """Accept each open change of `repositories` whose head has neither a job nor a review of ours.
 
+        When none is named, the forge is asked which ones are within reach, and the policy chooses among them.
         Raises `Transient` as the forge does (a limit ends the round; the next one starts again).
         """
         seen = accepted = 0
         unreadable: list[str] = []
-        for repository in repositories:
+        for repository in repositories or await self._within_reach(forge):
             try:
                 async for change in forge.open_changes(repository):
                     seen += 1
@@ -59,6 +62,12 @@ class Reconciler:
                 log.warning("reconcile.repository_unreadable", repository=repository, error=str(error))
         log.info("reconcile.finished", open=seen, accepted=accepted, unreadable=len(unreadable))
         return Reconciled(seen, accepted, tuple(unreadable))
+
+    async def _within_reach(self, forge: Forge) -> list[str]:
+        names = [name async for name in forge.repositories() if allows(name, self.policy.repositories)]
+        if len(names) > self.max_repositories:
+            log.warning("reconcile.repositories_cut", within_reach=len(names), asked=self.max_repositories)
+        return names[: self.max_repositories]
 
     async def _accepted(self, forge: Forge, change: Change) -> bool:
         if refusal(_as_delivery(change), self.policy) is not None or change.is_locked:

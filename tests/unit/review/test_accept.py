@@ -107,8 +107,8 @@ class World:
         return Reconciler(jobs=self.jobs, wake=self.wake, clock=self.clock, policy=policy or Policy())
 
 
-def reconcile(reconciler: Reconciler, forge: MemoryForge, *repositories: str) -> Reconciled:
-    return asyncio.run(reconciler.reconcile(forge, repositories or ("acme/shop",)))
+def reconcile(reconciler: Reconciler, forge: MemoryForge, repositories: tuple[str, ...] = ("acme/shop",)) -> Reconciled:
+    return asyncio.run(reconciler.reconcile(forge, repositories))
 
 
 def test_an_open_change_without_a_job_gets_one_once() -> None:
@@ -172,3 +172,22 @@ def test_a_limit_of_the_forge_ends_the_round() -> None:
     with pytest.raises(RateLimited):
         reconcile(world.reconciler(), world.forge)
     assert asyncio.run(world.jobs.list()) == []
+
+
+def test_repositories_that_nobody_named_are_found_and_chosen_by_the_policy() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    world.forge.open(replace(CHANGE, ref=ChangeRef("github", "other/shop", 1)))
+    assert reconcile(world.reconciler(), world.forge, ()) == Reconciled(open=2, accepted=2)
+    chosen = World(forge=world.forge).reconciler(Policy(repositories=("other/*",)))
+    assert reconcile(chosen, world.forge, ()) == Reconciled(open=1, accepted=1)
+
+
+def test_a_push_back_to_a_superseded_head_is_found() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    for head in (CHANGE.head, "c" * 40):
+        accepted(replace(DELIVERY, id=head, head=head), Policy(), world.jobs, world.wake)
+    reconcile(world.reconciler(), world.forge)
+    newest = asyncio.run(world.jobs.find(REF))
+    assert CHANGE.head in {job.head for job in newest if not job.state.is_final}

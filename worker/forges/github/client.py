@@ -18,7 +18,7 @@ from worker.core.markdown import code, fit, visible
 from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
-from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest
+from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest, Repo
 from worker.forges.http import BadCredentials, json_of, send, tls
 from worker.ports import Comment, Posted, Remote
 
@@ -27,6 +27,8 @@ COMMENTS_A_REVIEW = 25
 """32 were posted but answered with 502; 25 to 30 go through."""
 BODY_LIMIT = 65_536
 """Characters of a review's or comment's body."""
+_TRIES = 20
+"""How many pending reviews may be made to find the comments that GitHub refuses."""
 _PAGE = 100
 _PAGES = 50
 """An end to paging, whatever the other side says: 5,000 rows."""
@@ -137,6 +139,11 @@ class GitHubClient:
             }
         return frozenset(found)
 
+    async def repositories(self) -> AsyncIterator[str]:
+        for bearer, path in await self._credentials.listings():
+            async for row in self._pages(bearer, path, what="the list of repositories"):
+                yield _read(Repo, row, what="the list of repositories").full_name
+
     async def open_changes(self, repository: str) -> AsyncIterator[Change]:
         path = f"/repos/{_checked(repository)}/pulls"
         at = ChangeRef(self.name, repository, 0)
@@ -157,8 +164,8 @@ class GitHubClient:
         except Unprocessable:
             # A pending review that a killed process left behind makes every further one fail.
             dropped = await self._drop_pending(change)
-            if not comments and not dropped:
-                raise
+            if not dropped and not (comments and await self._takes(change, ())):
+                raise  # not for a comment: the head is not known, say
         bad = await self._refused(change, comments)
         await self._review(
             change, _with_misplaced(summary, bad), [comment for comment in comments if comment not in bad]
@@ -189,15 +196,17 @@ class GitHubClient:
     async def _refused(self, change: Change, comments: Sequence[Comment]) -> list[Comment]:
         """The comments for which GitHub refuses a review: it does not name them, so halves are tried.
 
-        Each try is a pending review, which nobody else sees, removed at once.
+        Each try is a pending review, which nobody else sees, removed at once. Tries are content that GitHub
+        counts, so they end: what is still under suspicion then counts as refused.
         """
         if not comments or await self._takes(change, comments):
             return []
         bad: list[Comment] = []
         suspects = [list(comments)]
+        tries = 0
         while suspects:
             group = suspects.pop()
-            if len(group) == 1:
+            if len(group) == 1 or tries >= _TRIES:
                 bad += group
                 continue
             first, second = group[: len(group) // 2], group[len(group) // 2 :]
@@ -207,6 +216,7 @@ class GitHubClient:
                 suspects.append(first)
             if first_passes or not await self._takes(change, second):
                 suspects.append(second)
+            tries += 1 if first_passes else 2
         return [comment for comment in comments if comment in bad]
 
     async def _takes(self, change: Change, comments: Sequence[Comment]) -> bool:
@@ -249,13 +259,22 @@ class GitHubClient:
     async def _get(self, ref: ChangeRef, path: str, *, what: str) -> Any:
         return await self._send(ref, "GET", path, None, what=what)
 
-    async def _pages(self, ref: ChangeRef, path: str, *, what: str, query: str = "") -> AsyncIterator[Any]:
-        """Rows of all pages, by page number: a `Link` header's URL would be one from an answer."""
+    async def _pages(self, to: ChangeRef | str, path: str, *, what: str, query: str = "") -> AsyncIterator[Any]:
+        """Rows of all pages, by page number: a `Link` header's URL would be one from an answer.
+
+        `to` is the change that the call is about, or the token to use where it is about none.
+        """
+        what = f"{what} of {to}" if isinstance(to, ChangeRef) else what
         for page in range(1, _PAGES + 1):
             given = f"{path}?per_page={_PAGE}&page={page}" + (f"&{query}" if query else "")
-            rows = await self._get(ref, given, what=f"{what} of {ref}")
+            if isinstance(to, ChangeRef):
+                rows = await self._get(to, given, what=what)
+            else:
+                rows = await self._call_as("GET", given, to, None, what=what)
+            if isinstance(rows, dict):
+                rows = rows.get("repositories")  # an app's list stands in an object
             if not isinstance(rows, list):
-                raise WrongEndpoint(f"GitHub does not answer {what} of {ref} with a list. Check GITHUB_API_URL.")
+                raise WrongEndpoint(f"GitHub does not answer {what} with a list. Check GITHUB_API_URL.")
             for row in rows:
                 yield row
             if len(rows) < _PAGE:

@@ -41,6 +41,9 @@ class Credentials(Protocol):
     def rejected(self, repository: str) -> bool:
         """GitHub said 401: forget the token. Whether a new one can be had."""
 
+    async def listings(self) -> list[tuple[str, str]]:
+        """Where the repositories that are within reach are listed: (token, path)."""
+
 
 class PersonalToken:
     def __init__(self, token: str) -> None:
@@ -55,6 +58,9 @@ class PersonalToken:
     def rejected(self, repository: str) -> bool:
         return False
 
+    async def listings(self) -> list[tuple[str, str]]:
+        return [(self._token, "/user/repos")]
+
 
 class App:
     """https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app"""
@@ -68,12 +74,8 @@ class App:
         if (ready := self.ready(repository)) is not None:
             return ready
         installation = Installation.model_validate(await self._as_app("GET", f"/repos/{repository}/installation", None))
-        minted = InstallationToken.model_validate(
-            await self._as_app(
-                "POST",
-                f"/app/installations/{installation.id}/access_tokens",
-                {"repositories": [repository.partition("/")[2]], "permissions": PERMISSIONS},
-            )
+        minted = await self._minted(
+            installation, {"repositories": [repository.partition("/")[2]], "permissions": PERMISSIONS}
         )
         expires_at = datetime.fromisoformat(minted.expires_at.replace("Z", "+00:00")).timestamp()
         self._access.tokens.put(self._key(repository), Token(minted.token, expires_at))
@@ -86,6 +88,20 @@ class App:
     def rejected(self, repository: str) -> bool:
         self._access.tokens.forget(self._key(repository))
         return True
+
+    async def listings(self) -> list[tuple[str, str]]:
+        rows = await self._as_app("GET", "/app/installations?per_page=100", None)
+        return [
+            (
+                (await self._minted(Installation.model_validate(row), {"permissions": {"metadata": "read"}})).token,
+                "/installation/repositories",
+            )
+            for row in rows
+        ]
+
+    async def _minted(self, installation: Installation, wish: dict[str, Any]) -> InstallationToken:
+        path = f"/app/installations/{installation.id}/access_tokens"
+        return InstallationToken.model_validate(await self._as_app("POST", path, wish))
 
     async def _as_app(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:

@@ -160,6 +160,14 @@ def test_three_bad_anchors_among_twenty_five_are_found(world: World) -> None:
     assert len(world.github.requests("POST", "/reviews$")) < 25
 
 
+def test_a_review_that_is_wrong_in_every_line_ends_soon(world: World) -> None:
+    world.post(*(Comment("a.py", "RIGHT", 700 + n, 700 + n, f"Misplaced {n}.", f"bad{n}") for n in range(25)))
+    (review,) = world.reviews()
+    assert review.comments == []
+    assert all(f"Misplaced {n}." in review.body for n in range(25))
+    assert len(world.github.requests("POST", "/reviews$")) <= 26
+
+
 def test_a_pending_review_left_by_a_killed_process_is_removed(world: World) -> None:
     left = PostedReview(900, "PENDING", world.marked("probe"), world.change.head, [])
     world.github.pull(REPOSITORY, 1).reviews.append(left)
@@ -194,6 +202,7 @@ def test_a_head_that_github_does_not_know_posts_nothing(world: World) -> None:
         failure(lambda: world(lambda forge: forge.post(stale, summary="Summary", comments=[comment(5)]))), Unprocessable
     )
     assert world.reviews() == []
+    assert len(world.github.requests("POST", "/reviews$")) == 2
 
 
 # ----------------------------------------------------------------------------------------- reading
@@ -297,6 +306,14 @@ def test_an_app_mints_one_token_for_one_repository_with_few_rights(app: World) -
     ((_, repositories, permissions),) = app.github.minted.values()
     assert repositories == {"shop"}
     assert permissions == {"contents": "read", "metadata": "read", "pull_requests": "write"}
+
+
+def test_an_app_lists_the_repositories_of_its_installations(app: World) -> None:
+    async def listed(forge: GitHubClient) -> list[str]:
+        return [name async for name in forge.repositories()]
+
+    assert app(listed) == [REPOSITORY]
+    assert all("write" not in permissions.values() for _, _, permissions in app.github.minted.values())
 
 
 def test_an_app_s_git_login_is_its_token(app: World) -> None:
