@@ -38,6 +38,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from worker.core.report import Usage
+
 LimitKind = Literal["concurrency", "rpm", "tpm", "tpd"]
 
 
@@ -149,11 +151,12 @@ class RequestTooLong(ReviewError):
 
 
 class AnswerCutOff(ReviewError):
-    """`text` is what had arrived; complete findings in it are worth saving."""
+    """`text` is what had arrived; complete findings in it are worth saving. `usage` is paid all the same."""
 
-    def __init__(self, message: str, *, text: str = "") -> None:
+    def __init__(self, message: str, *, text: str = "", usage: Usage | None = None) -> None:
         super().__init__(message)
         self.text = text
+        self.usage = usage
 
 
 class ContentFiltered(ReviewError): ...

@@ -148,9 +148,11 @@ class RemoteModel(ABC):
 
     def body(self, prompt: Prompt) -> Body:
         """Exactly what is sent for `prompt`, by what is known now."""
-        body = self._body(prompt, self._refused)
+        # A copy, since another thread may be learning.
+        refused = self.refused_parameters
+        body = self._body(prompt, refused)
         body.update(self._wishes.extra_body)
-        for name in self._refused:
+        for name in refused:
             without(body, name)
         return body
 
@@ -187,12 +189,11 @@ class RemoteModel(ABC):
                 return self._answer(outcome, spent)
             except ParameterRefused as error:
                 self._remember(error, body)
+                if self.body(prompt) == body:
+                    raise Unprocessable(str(error)) from error
                 continue
             except UnknownModel as error:
                 raise UnknownModel(f"{error}{await self._on_offer()}") from error
-            except (RateLimited, Overloaded, QuotaUsedUp) as error:
-                failure: ReviewError = await self._with_reset(error)
-                await self._throttle.refused(failure)
             except ReviewError as error:
                 failure = error
             now_s = self._clock.monotonic()
@@ -236,8 +237,6 @@ class RemoteModel(ABC):
 
     def _remember(self, error: ParameterRefused, body: Body) -> None:
         name = self._refusal_of(error.parameter, body)
-        if name in self._refused and without(dict(body), error.parameter) == body:
-            raise Unprocessable(str(error)) from error
         self._refused.add(name)
         log.warning("model.parameter_dropped", **self.endpoint.described(), parameter=name, error=str(error))
 
@@ -249,27 +248,32 @@ class RemoteModel(ABC):
             return ""
         return f". On offer for this key: {safe_words(', '.join(sorted(models)[:20]))}" if models else ""
 
-    async def _with_reset(self, error: RateLimited | Overloaded | QuotaUsedUp) -> ReviewError:
-        if isinstance(error, QuotaUsedUp) and error.until is None:
-            error.until = await next_reset(self.endpoint, now=self._clock.now())
-        return error
-
     async def _attempt(self, prompt: Prompt, body: Body, flow: Flow) -> _Outcome:
         """One admitted request. Raises what kept it from being answered."""
+        refusal: RateLimited | Overloaded | QuotaUsedUp | None = None
         async with self._throttle.admit(self._cost(prompt), flow=flow) as slot:
             started_s = self._clock.monotonic()
             try:
                 reply, broke_off = await self._exchange(body)
-            except (ParameterRefused, RateLimited, Overloaded, QuotaUsedUp):
-                # The server turned it away before any work: nothing was used.
+            except ParameterRefused:
                 await slot.settle(Usage())
                 raise
-            usage = reply.usage(prompt, self.info)
-            if reply.model == STANDIN_MODEL:
-                # The stand-in is free, whatever the model is called that it plays.
-                self._is_standin = True
-                usage = replace(usage, cost_usd=0.0)
-            await slot.settle(usage)
+            except (RateLimited, Overloaded, QuotaUsedUp) as error:
+                # Turned away before any work: nothing was used. The fleet is told once the place is free again.
+                await slot.settle(Usage())
+                refusal = error
+            else:
+                usage = reply.usage(prompt, self.info)
+                if reply.model == STANDIN_MODEL:
+                    # The stand-in is free, whatever the model is called that it plays.
+                    self._is_standin = True
+                    usage = replace(usage, cost_usd=0.0)
+                await slot.settle(usage)
+        if refusal is not None:
+            if isinstance(refusal, QuotaUsedUp) and refusal.until is None:
+                refusal.until = await next_reset(self.endpoint, now=self._clock.now())
+            await self._throttle.refused(refusal)
+            raise refusal
         return _Outcome(reply, usage, self._clock.monotonic() - started_s, broke_off)
 
     async def _exchange(self, body: Body) -> tuple[Reply, str]:
@@ -380,9 +384,8 @@ class RemoteModel(ABC):
         )
         text, who = reply.content, self.endpoint.who
         if reply.is_too_long:
-            raise AnswerCutOff(
-                f"{who}: stopped after {reply.content_chars + reply.reasoning_chars} characters", text=text
-            )
+            length = reply.content_chars + reply.reasoning_chars
+            raise AnswerCutOff(f"{who}: stopped after {length} characters", text=text, usage=spent)
         if reply.finish == "filter":
             raise ContentFiltered(f"{who}: content filter; the file is isolated and named as not reviewed")
         if reply.finish == "length":
@@ -390,12 +393,13 @@ class RemoteModel(ABC):
                 f"{who}: the answer's share was used up{' by thinking' if not text.strip() else ''}; it is asked again"
                 " with more, or for less (LLM_MAX_OUTPUT_TOKENS, LLM_THINKING)",
                 text=text,
+                usage=spent,
             )
         if not text.strip():
             raise EmptyAnswer(f"{who}: answered without content; it is tried again")
         if outcome.broke_off and not reply.is_whole:
             raise Unreachable(f"{who}: {outcome.broke_off}; it is tried again")
-        notes = [f"dropped parameter {name}" for name in sorted(self._refused)]
+        notes = [f"dropped parameter {name}" for name in sorted(self.refused_parameters)]
         if outcome.broke_off:
             notes.append(f"{outcome.broke_off}; the answer was whole")
         model = STANDIN_MODEL if reply.model == STANDIN_MODEL else self.name

@@ -242,6 +242,14 @@ def test_a_400_that_names_what_we_cannot_do_without_is_final() -> None:
         assert len(kimi.requests) == 1
 
 
+def test_an_override_that_cannot_be_left_out_ends_instead_of_going_round() -> None:
+    extra = {"response_format": {"type": "json_schema", "json_schema": {"name": "mine", "strict": True}}}
+    with KimiServer(refuses=("response_format",)) as kimi:
+        with pytest.raises(Unprocessable):
+            ask(model(base_url=kimi.base_url, extra=extra))
+        assert len(kimi.requests) <= 2
+
+
 def test_the_anthropic_adapter_forgets_what_was_refused_too() -> None:
     with AnthropicServer(path="/anthropic/v1/messages", refuses="thinking") as server:
         asked = model("claude-sonnet-4-5", base_url=f"{server.address}/anthropic", key=ANTHROPIC_KEY, thinking="low")
