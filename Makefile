@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check fmt lock chaos bench-queue bench-throttle
+.PHONY: help install test check fmt lock chaos bench-queue bench-throttle bench-evidence
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,3 +42,6 @@ bench-queue: .venv/installed ## deliveries per second, what a job costs, and gro
 
 bench-throttle: .venv/installed ## the throttle under processes, HTTP and kill -9: caps kept, capacity used (4 min)
 	$(BIN)/python -m benchmarks.throttle.run
+
+bench-evidence: .venv/installed ## definitions that a request shows and their cost, on real releases (fetches packages)
+	$(BIN)/python -m benchmarks.evidence
