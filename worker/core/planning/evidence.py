@@ -10,7 +10,7 @@ from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, text_size
 
 # What a reader of the request would take for a line under review.
-_UNDER_REVIEW: Final = re.compile(r"^(?:F\d+ |\d+\|\+\||-\|-\|)", re.MULTILINE)
+_UNDER_REVIEW: Final = re.compile(r"^(?:F\d+ |\d+\|\+\||\|-\|)", re.MULTILINE)
 
 
 def evidence_room(plan: Plan, chunk: Chunk) -> int:

@@ -31,7 +31,9 @@ def pack(groups: Sequence[Sequence[Piece]], limit: Size, count: Counter) -> list
             unit += group
             room -= size
         if pending and room.tokens > limit.tokens * (1 - FULL_ENOUGH):
-            group, _ = pending.popleft()
+            chosen = _to_part(pending)
+            group, _ = pending[chosen]
+            del pending[chosen]
             rest = _fill(unit, group, room, limit, count)
             if rest:
                 pending.appendleft((rest, total(piece.size for piece in rest)))
@@ -44,6 +46,14 @@ def _next_that_fits(pending: deque[tuple[list[Piece], Size]], room: Size) -> int
         if pending[index][1].fits(room):
             return index
     return None
+
+
+def _to_part(pending: deque[tuple[list[Piece], Size]]) -> int:
+    """A file that stands alone is cut rather than a group."""
+    for index in range(min(len(pending), _LOOK_AHEAD)):
+        if len(pending[index][0]) == 1:
+            return index
+    return 0
 
 
 def _fill(unit: list[Piece], group: list[Piece], room: Size, limit: Size, count: Counter) -> list[Piece]:

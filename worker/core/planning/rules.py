@@ -146,7 +146,7 @@ _DUMP_NAMES: Final = re.compile(
     r"\.(?:csv|tsv|psv|ndjson|jsonl|geojson|topojson|arff|parquet|sql\.gz|dump|har|ics|vcf|fasta|fa|fastq|gff|obj|stl|"
     r"ply|svg|eps|ps|cassette|po|pot|xliff|xlf|hex|ihex|srec|log)$"
 )
-_DUMPABLE_NAMES: Final = re.compile(r"\.(?:json|xml|ya?ml|sql|txt|dat|data|ipynb|plist|html?)$")
+_DUMPABLE_NAMES: Final = re.compile(r"\.(?:json|xml|ya?ml|sql|dat|data|ipynb|plist)$")
 _DUMP_BYTES: Final = 100_000
 _DUMPABLE_BYTES: Final = 400_000
 
