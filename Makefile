@@ -17,6 +17,9 @@ help: ## list the targets
 
 install: .venv/installed ## set up .venv; the command is then .venv/bin/kimi-review
 
+demo: .venv/installed ## a review of real commits through the whole pipeline, on this machine; no key needed
+	$(BIN)/kimi-review demo
+
 test: .venv/installed ## the whole suite: real Redis, Celery, git and HTTP, all on loopback
 	$(BIN)/python -m pytest
 
@@ -45,3 +48,6 @@ bench-throttle: .venv/installed ## the throttle under processes, HTTP and kill -
 
 bench-evidence: .venv/installed ## definitions that a request shows and their cost, on real releases (fetches packages)
 	$(BIN)/python -m benchmarks.evidence
+
+env-example: .venv/installed ## write .env.example anew from the settings
+	$(BIN)/kimi-review settings > .env.example

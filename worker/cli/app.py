@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import demo, jobs, review, serve, settings
+from worker.cli import check, demo, jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(serve.upkeep)
 app.command()(review.review)
 app.command()(review.plan)
 app.command()(demo.demo)
+app.command()(check.check)
 app.command()(jobs.why)
 app.command()(jobs.jobs)
 app.add_typer(jobs.dead, name="dead")

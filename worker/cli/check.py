@@ -1,0 +1,145 @@
+"""`check`: a row for everything that must be right before a review can happen, each with its cure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from worker.bootstrap import Installation, endpoint_of, with_model_chosen
+from worker.checkout.process import Bounds, GitRunner
+from worker.cli.exits import Exit, complain
+from worker.cli.report_text import open_console
+from worker.cli.setting_up import set_up
+from worker.clock import SystemClock
+from worker.core.errors import ConfigurationError, ReviewError
+from worker.core.markdown import visible
+from worker.core.redaction import Redactor
+from worker.providers import catalogue
+from worker.providers.check import CheckRow, check_provider
+from worker.settings import Role, Settings
+from worker.storage import embedded
+from worker.storage.health import check_writes
+
+OLDEST_GIT = (2, 36)
+
+
+def check(as_json: Annotated[bool, typer.Option("--json", help="One JSON value instead of rows.")] = False) -> None:
+    """Check settings, Redis, git, forge tokens and the provider, with one tiny real completion."""
+    try:
+        settings = set_up(Role.CHECK, level="error")
+    except ConfigurationError as error:
+        if not as_json:
+            raise
+        rows = [CheckRow("settings", False, problem, "") for problem in error.problems]
+        _print_json(rows)
+        sys.exit(Exit.CONFIGURATION)
+    rows = asyncio.run(_collect(settings, is_quiet=as_json))
+    if as_json:
+        _print_json(rows)
+    if not all(row.ok for row in rows):
+        if not as_json:
+            complain("something above is not right yet.")
+        sys.exit(Exit.FAILED)
+
+
+async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
+    console = open_console()
+    redact = Redactor(settings.secrets())
+    rows = []
+    async for row in _rows(settings):
+        rows.append(row)
+        if not is_quiet:
+            mark, style = ("ok  ", "green") if row.ok else ("FAIL", "bold red")
+            detail = redact(visible(row.detail))
+            console.print(Text.assemble((f"{mark}  ", style), (f"{row.name:<18}", "bold"), detail), soft_wrap=True)
+            if row.cure and not row.ok:
+                console.print(Text(f"      {'':<18}→ {redact(visible(row.cure))}"), soft_wrap=True)
+    return rows
+
+
+async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
+    yield CheckRow("settings", True, "all of them can be used")
+    yield await asyncio.to_thread(_git)
+    with ExitStack() as held:
+        try:
+            if settings.redis_dsn is not None:
+                url, where = settings.redis_dsn.get_secret_value(), "REDIS_URL"
+            else:
+                url, where = held.enter_context(embedded.start(settings.kimi_review_home)).url, "embedded"
+            async for row in _with_redis(settings, url, where):
+                yield row
+        except ReviewError as error:
+            yield CheckRow("redis", False, str(error))
+    yield _webhook(settings)
+    try:
+        chosen = await with_model_chosen(settings, clock=SystemClock())
+    except ReviewError as error:
+        yield CheckRow("model", False, str(error))
+        return
+    endpoint = endpoint_of(chosen)
+    for row in await check_provider(endpoint, info=catalogue.lookup(endpoint.model), clock=SystemClock()):
+        yield row
+
+
+async def _with_redis(settings: Settings, url: str, where: str) -> AsyncIterator[CheckRow]:
+    async with Installation(settings, url).services() as services:
+        yield CheckRow("redis", True, f"{where}: {await check_writes(services.redis)}")
+        if not services.forges:
+            yield CheckRow("forges", True, "none is configured, so only local reviews work; GITHUB_TOKEN is for GitHub")
+        for name, forge in services.forges.items():
+            named = [glob for glob in settings.github_repositories if not set("*?[") & set(glob)]
+            if not named:
+                yield CheckRow(
+                    name, True, "the token is set, not tried: name a repository in GITHUB_REPOSITORIES to have it tried"
+                )
+            for repository in named:
+                try:
+                    async for _ in forge.open_changes(repository):
+                        break
+                except ReviewError as error:
+                    yield CheckRow(name, False, f"{repository}: {error}")
+                else:
+                    yield CheckRow(name, True, f"{repository}: its pull requests can be read")
+
+
+def _git() -> CheckRow:
+    runner = GitRunner(Path(tempfile.gettempdir()), is_git_dir=False)
+    try:
+        said = runner.run(["--version"], bounds=Bounds(total_s=10)).output.decode("utf-8", "replace").strip()
+    except ConfigurationError as error:
+        return CheckRow("git", False, error.problems[0])
+    numbers = [int(part) for part in said.split()[2].split(".")[:2] if part.isdigit()]
+    is_new = tuple(numbers) >= OLDEST_GIT
+    return CheckRow("git", is_new, said, "" if is_new else f"Install git {'.'.join(map(str, OLDEST_GIT))} or newer.")
+
+
+def _webhook(settings: Settings) -> CheckRow:
+    if settings.github_webhook_secret is not None:
+        return CheckRow("webhook", True, "its secret is long enough")
+    cure = "Set GITHUB_WEBHOOK_SECRET here and in the webhook's form; `serve` and `api` do not start without."
+    return CheckRow("webhook", not settings.has_github, "GITHUB_WEBHOOK_SECRET is not set", cure)
+
+
+def _print_json(rows: list[CheckRow]) -> None:
+    redact = Redactor()
+    print(
+        json.dumps(
+            {
+                "ok": all(row.ok for row in rows),
+                "rows": [
+                    {"name": row.name, "ok": row.ok, "detail": redact(row.detail), "cure": redact(row.cure)}
+                    for row in rows
+                ],
+            },
+            indent=2,
+        )
+    )
