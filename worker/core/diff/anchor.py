@@ -156,6 +156,14 @@ class _Place:
         return any(row.sign == "-" for row in self.rows) and all(row.sign != "+" for row in self.rows)
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(row.key for row in self.rows)
+
+    @property
+    def is_change(self) -> bool:
+        return any(row.sign != " " for row in self.rows)
+
+    @property
     def start(self) -> int:
         """In numbers of the new file."""
         return next((row.place for row in self.rows if self.is_left or row.new is not None), self.rows[0].place)
@@ -264,14 +272,19 @@ def _chosen(places: list[_Place], quote: _Quote, hint: int | None) -> _Place | N
         places = _as_written(places, quote)
     if hint is None:
         return _only(places)
-    near = sorted((place for place in places if abs(place.start - hint) <= _NEAR), key=lambda p: abs(p.start - hint))
+    near = [place for place in places if abs(place.start - hint) <= _NEAR]
+    # A line that was indented anew or moved is not gone: the comment belongs to where it is now.
+    alive = {place.keys for place in near if place.is_change and not place.is_left}
+    near = [place for place in near if not (place.is_left and place.keys in alive)]
+    near.sort(key=lambda place: abs(place.start - hint))
     if not near:
         return _only(places) if sum(map(len, quote.keys)) >= _TELLING else None
     if len(near) == 1:
         return near[0]
     exact = [place for place in near if place.start == hint]
     if len(exact) > 1:
-        # A line and what it was before: the new one carries the number. Else the deleted line's own number may tell.
+        # The number is a new line's, so that one is meant. A run of deleted lines stands before one new line:
+        # then only the old number tells them apart.
         exact = [place for place in exact if not place.is_left] or [
             place for place in exact if place.rows[0].old == hint
         ]
@@ -292,15 +305,13 @@ def _as_written(places: list[_Place], quote: _Quote) -> list[_Place]:
 def _stands_out(place: _Place, near: Sequence[_Place]) -> bool:
     """Whether the place at the very number may be taken although others are near."""
     others = [other for other in near if other is not place and abs(other.start - place.start) <= _APART]
-    if place.is_left:
-        return not any(not other.is_left for other in others)
     return place.score >= 0.5 or not others
 
 
 def _only(places: Sequence[_Place]) -> _Place | None:
     if len(places) > 1:
         # Of several, the only one that the change itself made is meant: context is there to be read.
-        places = [place for place in places if any(row.sign != " " for row in place.rows)]
+        places = [place for place in places if place.is_change]
     return places[0] if len(places) == 1 else None
 
 
