@@ -30,6 +30,9 @@ _LIST_ITEM = re.compile(r"([-*+]|\d{1,4}[.)]) +(?=\S)")
 _LIST_MARK = re.compile(r"(\d{0,9})([-*+.)])(?= |$)")
 _RULE = re.compile(r"[-=*_+ ]+")
 _BACKTICKS = re.compile(r"`+")
+# The fence around it is longer still, and closing it must fit when a text is cut.
+_LONGEST_RUN = "`" * 60
+_LONG_RUN = re.compile(r"`{60,}")
 _COMMAND = re.compile(r"[/!.](?=[A-Za-z])")
 _CODE_COMMAND = re.compile(r"[/!](?=[A-Za-z])")
 _CALL_OF_A_BOT = re.compile(r"@(?=[A-Za-z0-9][\w-]*(?:\[bot\])?[ \t]+\w)")
@@ -185,8 +188,8 @@ def _fence_for(text: str) -> str:
 
 def _code_line(line: str) -> str:
     """One line of fenced code: drawn as text by forges, but read raw by bots."""
-    body = line.lstrip()
-    indent = line[: len(line) - len(body)]
+    body = _LONG_RUN.sub(_LONGEST_RUN, line.lstrip())
+    indent = line[: len(line) - len(line.lstrip())]
     if _CODE_COMMAND.match(body):
         body = f"\\{body}"
     return indent + _parted_code(body)
@@ -306,7 +309,7 @@ def _is_regional(character: str) -> bool:
 
 # ----------------------------------------------------------------------------------------- cutting
 
-_CLOSING_ROOM = "\n" + "`" * 200 + "\n\n</details>" * 3
+_CLOSING_ROOM = f"\n{_LONGEST_RUN}`" + "\n\n</details>" * 3
 
 
 def _closings(lines: list[str]) -> list[str]:

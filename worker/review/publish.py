@@ -100,9 +100,10 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
 async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishing) -> bool:
     """Say once on the change why it got no review. Whether something was posted now."""
     change = await forge.change(job.ref)
-    if _reason_to_skip(change) or change.head != job.head:
+    if _reason_to_skip(change) or (job.head and change.head != job.head):
         return False
-    if NOTE in await forge.noted(change):
+    # A job can die after its review was seen: to deny that review would be untrue.
+    if NOTE in await forge.noted(change) or (await forge.posted(change)).has_summary:
         return False
     text = note_text(reason, mask=publishing.voice.mask)
     await forge.note(change, f"{_mark(job, change, NOTE, publishing.marker_key)}\n{text}")

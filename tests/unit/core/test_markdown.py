@@ -242,7 +242,7 @@ def test_a_cut_never_tears_a_character(text: str, limit: int) -> None:
         if kept and text[len(kept) :][:1] == following:
             assert unicodedata.combining(following) == 0
             assert following not in ("\u200d", "\U0001f3fd")
-        assert not kept.endswith("\u200d") or kept == ""
+        assert not kept.endswith("\u200d") or text[len(kept)] == " "
 
 
 def test_emphasis_lists_and_code_pass() -> None:
@@ -261,6 +261,16 @@ def test_an_open_fence_is_closed() -> None:
     rendered = markdown.block("before\n```python\nx = 1") + "\n\nafter"
     assert [token.type for token in tokens(rendered)].count("fence") == 1
     assert violations(rendered) == []
+
+
+def test_a_fence_around_thousands_of_backticks_still_closes_when_cut() -> None:
+    whole = markdown.block("````` x\n" + "`" * 5000 + "\n" + "code\n" * 500, limit=9000)
+    cut = markdown.fit(whole, 1000, ending="Cut.")
+    assert len(cut) <= 1000
+    assert cut.endswith("\n\nCut.")
+    assert [token.type for token in tokens(cut)].count("fence") == 1
+    assert violations(cut) == []
+    assert markdown.suggestion("`" * 100) is None
 
 
 def test_a_suggestion_stands_as_it_is_or_not_at_all() -> None:

@@ -430,3 +430,17 @@ def test_a_note_is_posted_once() -> None:
         assert "No answer from @ model &lt;b&gt;" in note
 
     asyncio.run(scenario())
+
+
+def test_no_note_denies_a_review_that_is_there_or_speaks_of_another_head() -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report())
+        await world.publish(claim)
+        publishing = Publishing(jobs=world.jobs, clock=world.clock, marker_key=MARKER_KEY)
+        assert not await post_note(claim.job, "No answer", forge=world.forge, publishing=publishing)
+        world.forge.push(REF, NEWER)
+        assert not await post_note(claim.job, "No answer", forge=world.forge, publishing=publishing)
+        assert world.forge.notes == {}
+
+    asyncio.run(scenario())

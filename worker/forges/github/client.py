@@ -27,6 +27,7 @@ COMMENTS_A_REVIEW = 25
 """32 were posted but answered with 502; 25 to 30 go through."""
 BODY_LIMIT = 65_536
 """Characters of a review's or comment's body."""
+CUT = "The rest is left out: GitHub takes 65,536 characters."
 _TRIES = 20
 """How many pending reviews may be made to find the comments that GitHub refuses."""
 _PAGE = 100
@@ -176,7 +177,7 @@ class GitHubClient:
             change.ref,
             "POST",
             f"/repos/{_checked(change.ref.repository)}/issues/{change.ref.number}/comments",
-            {"body": fit(body, BODY_LIMIT)},
+            {"body": fit(body, BODY_LIMIT, ending=CUT)},
             what=f"a comment on {change.ref}",
         )
 
@@ -184,7 +185,7 @@ class GitHubClient:
         """Create one review and return its id. With `event` empty it stays pending: seen by us alone."""
         payload: dict[str, Any] = {
             "commit_id": change.head,
-            "body": fit(body, BODY_LIMIT),
+            "body": fit(body, BODY_LIMIT, ending=CUT),
             "comments": [_comment(comment) for comment in comments],
         }
         if event:
@@ -324,7 +325,7 @@ def _basic(token: str) -> str:
 def _comment(comment: Comment) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "path": comment.path,
-        "body": fit(comment.body, BODY_LIMIT),
+        "body": fit(comment.body, BODY_LIMIT, ending=CUT),
         "line": comment.line,
         "side": comment.side,
     }
@@ -338,8 +339,11 @@ def _with_misplaced(summary: str, comments: Sequence[Comment]) -> str:
     """The summary with the comments that GitHub put at no line; each keeps its marker, so it is known as posted."""
     if not comments:
         return summary
-    parts = [summary, "**Not placed by GitHub at their lines:**"]
+    parts = ["**Not placed by GitHub at their lines:**"]
     for comment in comments:
         lines = f"{comment.line}" if comment.start_line == comment.line else f"{comment.start_line}–{comment.line}"
         parts.append(f"{code(f'{comment.path}:{lines}')}\n\n{comment.body}")
-    return "\n\n".join(parts)
+    misplaced = "\n\n".join(parts)
+    # Their markers must stand whatever is cut, or they would be posted again.
+    room = max(BODY_LIMIT - len(misplaced) - 2, BODY_LIMIT // 4)
+    return f"{fit(summary, room, ending=CUT)}\n\n{misplaced}"

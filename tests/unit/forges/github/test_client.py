@@ -187,8 +187,18 @@ def test_a_body_that_is_too_long_is_cut_between_lines_with_fences_closed(world: 
     world.post(comment(5), summary=f"{world.marked(SUMMARY)}\n{long}")
     (review,) = world.reviews()
     assert len(review.body) <= 65_536
-    assert review.body.rstrip().endswith("```")
+    assert "\n```\n\nThe rest is left out" in review.body
     assert world(lambda forge: forge.posted(world.change)).has_summary
+
+
+def test_a_misplaced_comment_survives_a_summary_that_is_too_long(world: World) -> None:
+    misplaced = Comment("a.py", "RIGHT", 777, 777, f"{world.marked('fp777')}\nMisplaced.", "fp777")
+    world.post(misplaced, summary=f"{world.marked(SUMMARY)}\n" + "a line of text\n" * 9_000)
+    (review,) = world.reviews()
+    assert len(review.body) <= 65_536
+    assert "The rest is left out" in review.body
+    posted = world(lambda forge: forge.posted(world.change))
+    assert (posted.has_summary, posted.fingerprints) == (True, {"fp777"})
 
 
 def test_a_locked_conversation_is_refused_clearly(world: World) -> None:
