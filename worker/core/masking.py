@@ -51,7 +51,7 @@ _KEY_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 _KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 # A row of a key in text: sign of a diff, indentation or quotes around, base64 within.
 _KEY_ROW: Final = re.compile(
-    r"^[+\- ]?[\s\"'#/*]*(?:[A-Za-z0-9+/]{4,}={0,2}|[A-Za-z\-]+: [^\n]*)(?:\\n|\\r|[\s\"'+,;\\])*$"
+    r"^[+\- ]?[\s\"'#/*]*(?:[A-Za-z0-9+/]+={0,2}|[A-Za-z\-]+: [^\n]*)(?:\\n|\\r|[\s\"'+,;\\])*$"
 )
 
 
