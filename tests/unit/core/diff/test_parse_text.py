@@ -158,11 +158,11 @@ def test_unequal_names_without_a_rename_are_both_kept() -> None:
 def test_reading_takes_time_in_proportion_to_length() -> None:
     hunk = b"@@ -%d,9 +%d,10 @@ def f():\n" + b" context line\n" * 8 + b"-removed\n+added\n+more\n"
     diff = HEADER + b"".join(hunk % (at * 20, at * 20 + at) for at in range(1, 10_001))
-    started = time.perf_counter()
+    started = time.process_time()
     [file] = parse_diff(diff)
     assert len(file.hunks) == 10_000
     # Generous for a loaded machine: 120,000 lines take some 60 ms.
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_reading_takes_time_in_proportion_to_length() -> None:
     ],
 )
 def test_hostile_text_does_not_take_long(diff: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with suppress(BadInput):
         parse_diff(diff)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
