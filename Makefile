@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check fmt lock chaos bench-queue bench-throttle bench-evidence
+.PHONY: help install demo test check fmt lock env-example chaos bench-queue bench-throttle bench-evidence bench-plan
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,3 +51,6 @@ bench-evidence: .venv/installed ## definitions that a request shows and their co
 
 env-example: .venv/installed ## write .env.example anew from the settings
 	$(BIN)/kimi-review settings > .env.example
+
+bench-plan: .venv/installed ## compare diff preparation with PR-Agent's on releases of large packages (fetches both)
+	$(BIN)/python benchmarks/plan/run.py
