@@ -153,7 +153,8 @@ def _definition(node: tree_sitter.Node, source: bytes) -> Definition | None:
         opens = source[body.start_byte : body.start_byte + 1] in b"{(["
         signature_end = body.start_point[0] + (1 if opens or body.start_point[0] + 1 == start else 0)
     signature_end = max(start, min(signature_end, end, start + _SIGNATURE_LINES - 1))
-    word = source[name.start_byte : name.end_byte].decode("utf-8", "replace")
+    # C++ defines a member outside its class as `Class::member`.
+    word = source[name.start_byte : name.end_byte].decode("utf-8", "replace").rpartition("::")[2]
     return Definition(word, start, max(end, start), signature_end)
 
 
@@ -182,8 +183,10 @@ def _name(node: tree_sitter.Node) -> tree_sitter.Node | None:
             return node
         inner = next((child for field in _NAME_FIELDS if (child := node.child_by_field_name(field))), None)
         if inner is None:
-            # tree-sitter-c wraps a pointer's or an array's declarator without a field.
-            inner = next((child for child in node.named_children[:4] if "declarator" in child.type), None)
+            # A pointer's declarator of C and a constant of PHP stand without a field.
+            inner = next(
+                (child for child in node.named_children[:4] if "declarator" in child.type or child.type == "name"), None
+            )
         if inner is None:
             return None
         node = inner

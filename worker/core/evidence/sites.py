@@ -13,11 +13,12 @@ _MODIFIERS: Final = (
 )
 _KEYWORDS: Final = (
     "def|class|func|function|fn|struct|enum|union|trait|interface|type|module|mod|namespace|record|const|let|var|val|"
-    "static|macro_rules!|object|protocol|defp|defmodule|sub|fun"
+    "macro_rules!|object|protocol|defp|defmodule|sub|fun"
 )
 # POSIX extended, for git grep: a superset of what `names_defined` accepts. No text of a change is in it.
 PATTERN: Final = (
     rf"^[[:space:]]*((({_MODIFIERS})|pub\([a-z]*\))[[:space:]]+)*({_KEYWORDS})[[:space:]*]+[(A-Za-z_$]"
+    r"|^[[:space:]]*(pub[^ ]*[[:space:]]+)?static[[:space:]]+(mut[[:space:]]+)?[A-Za-z_]+[[:space:]]*:"
     r"|^[A-Za-z_][A-Za-z0-9_]*[[:space:]]*(:[^=]+)?=[^=]"
     r"|^    [A-Za-z_][A-Za-z0-9_]*[[:space:]]*:[[:space:]]*[A-Za-z_\"]"
     r"|^    [A-Z_][A-Z0-9_]*[[:space:]]*="
@@ -27,6 +28,7 @@ PATTERN: Final = (
 
 _WORD: Final = r"[A-Za-z_$][\w$]*"
 _SHAPES: Final = (
+    re.compile(rf"\s*(?:pub(?:\([a-z]*\))?\s+)?static\s+(?:mut\s+)?({_WORD})\s*:"),
     re.compile(
         rf"\s*(?:(?:{_MODIFIERS})(?:\([a-z]*\))?\s+)*(?:{_KEYWORDS})\*?\s+\*?(?:\([^)]*\)\s*)?(?:self\.)?({_WORD})"
     ),
