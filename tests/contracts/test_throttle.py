@@ -21,7 +21,7 @@ from worker.storage.throttle import RedisThrottle, Windows
 
 SMALL = Cost(800, 200)
 FLOW = Flow("change", "repository", job="job")
-MINUTE_S = 1.0
+MINUTE_S = 0.5
 GUARD_S = 0.1
 
 
@@ -216,7 +216,7 @@ def test_overload_lowers_the_concurrency(bench: Bench) -> None:
     async def test(throttle: Throttle) -> None:
         await throttle.refused(Overloaded("engine overloaded"))
         requests = Open()
-        await asyncio.gather(*(requests.request(throttle, 1.2) for _ in range(10)))
+        await asyncio.gather(*(requests.request(throttle, 1.2) for _ in range(9)))
         assert 5 <= requests.most <= 8
 
     bench.run(test, limits=Limits(concurrency=10))
@@ -318,6 +318,6 @@ def test_a_large_request_is_not_starved_by_small_ones(bench: Bench) -> None:
         admitted = await use(throttle, cost=Cost(900, 0), flow=Flow("large", "large"))
         stop.set()
         await asyncio.gather(*tasks)
-        assert admitted - began < 3 * MINUTE_S
+        assert admitted - began < 5 * MINUTE_S
 
     bench.run(test, limits=Limits(concurrency=50, tpm=1_000))

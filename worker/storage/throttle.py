@@ -142,10 +142,10 @@ class _RedisSlot:
     """A slot as its holder sees it: usage is kept here and told when the slot goes back, in one step."""
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
+        self.usage = Usage()
 
     async def settle(self, usage: Usage) -> None:
-        self.usage = usage if self.usage is None else self.usage + usage
+        self.usage += usage
 
 
 @dataclass(slots=True)
@@ -268,7 +268,7 @@ class RedisThrottle:
             yield slot
         finally:
             del self._held[request.id]
-            await self._give_back(request.id, {} if slot.usage is None else _billed(slot.usage))
+            await self._give_back(request.id, _billed(slot.usage))
 
     async def refused(self, error: Exception) -> None:
         """Raises `Unreachable` when the store is away."""
@@ -493,6 +493,9 @@ def _away(error: Exception) -> Unreachable:
 
 
 def _billed(usage: Usage) -> dict[str, object]:
+    """What `leave` is told of a slot's usage: nothing for a request that was turned away."""
+    if not usage.requests:
+        return {}
     counters = {
         "requests": usage.requests,
         "input": usage.input_tokens,

@@ -1,7 +1,6 @@
--- How the account stands, for `kimi-review check`, the metrics and the status page. Changes nothing that matters.
+-- How the account stands, for `kimi-review check`, the metrics and the status page. Admits nobody.
 -- Replies {now, concurrency, in_use, waiting, minute_requests, minute_tokens, day_tokens, limits = {kind -> {value,
 -- source}}, pause_until, quota_until, aimd}.
-reap()
 slide(MINUTE)
 slide(DAY)
 local limits = {}

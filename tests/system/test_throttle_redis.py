@@ -247,6 +247,37 @@ def test_many_refusals_at_once_count_as_one(redis_url: str) -> None:
     run(redis_url, test)
 
 
+def test_the_cool_down_doubles_with_each_refusal_that_follows_a_pause(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(concurrency=20))
+        pauses = []
+        for _ in range(2):
+            await one.refused(Overloaded("overloaded"))
+            paused_until = (await one.standing()).paused_until
+            assert paused_until is not None
+            pauses.append(paused_until.timestamp() - time.time())
+            await asyncio.sleep(1.05)
+        assert 0.8 < pauses[0] <= 1.0
+        assert 1.8 < pauses[1] <= 2.0
+
+    run(redis_url, test)
+
+
+def test_a_request_that_was_turned_away_lets_nothing_grow_and_is_not_booked(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits())
+        for _ in range(20):
+            async with AsyncExitStack() as stack:
+                for _ in range(8):
+                    slot = await stack.enter_async_context(one.admit(Cost(800, 200, worst_usd=0.1), flow=FLOW))
+                    await slot.settle(Usage())
+        assert (await one.standing()).concurrency == 8
+        month = await Spending(redis).spent()
+        assert (month.usd, month.reserved_usd, month.requests) == (0.0, 0.0, 0)
+
+    run(redis_url, test)
+
+
 def test_an_unknown_concurrency_grows_by_one_for_each_limits_worth_of_answers(redis_url: str) -> None:
     async def test(redis: Redis) -> None:
         one = throttle(redis, Limits())
