@@ -42,6 +42,9 @@ from worker.providers.table import PROVIDERS, provider_for_key
 QUOTED_CHARS = 240
 """How much of the server's own words a message repeats; they are a stranger's text and may echo the request."""
 
+PASSES = "this passes by itself as a rule, and a second provider (FALLBACK_…) bridges it"
+"""The cure for what is tried again anyway."""
+
 _OVERLOADED = re.compile(r"overloaded|over capacity|at capacity|server is busy", re.I)
 _BALANCE = re.compile(
     r"insufficient[_ ](?:\w+ )?(?:balance|funds|credit|quota)|exceeded[_ ](?:your )?current[_ ]quota|recharge|"
@@ -197,7 +200,7 @@ def classify_complaint(
     if status in (503, 529) or (status >= 500 and _OVERLOADED.search(complaint.words)):
         return _overloaded(asked)
     if status in (408, 409, 425, 499) or status >= 500:
-        return Unreachable(asked.line("no answer", "it is tried again"), retry_after_s=asked.retry_after_s)
+        return Unreachable(asked.line("no answer", PASSES), retry_after_s=asked.retry_after_s)
     return Unprocessable(asked.line("request refused", "see docs/providers.md"))
 
 
@@ -346,7 +349,7 @@ def _rate_limited(asked: _Refusal) -> ReviewError:
     }[limit]
     told = "rate limit" if limit is None else f"{limit} limit{'' if value is None else f' of {value}'}"
     return RateLimited(
-        asked.line(f"{told} reached", f"it is tried again; {setting} tells the account's limits beforehand"),
+        asked.line(f"{told} reached", f"{setting} tells the account's limits beforehand"),
         retry_after_s=asked.retry_after_s,
         limit=limit,
         limit_value=value,
@@ -362,7 +365,7 @@ def _period_used_up(asked: _Refusal) -> ReviewError:
 
 def _overloaded(asked: _Refusal) -> ReviewError:
     return Overloaded(
-        asked.line("no capacity at the moment", "it is tried again; FALLBACK_… names a second provider"),
+        asked.line("no capacity at the moment", PASSES),
         retry_after_s=asked.retry_after_s,
     )
 
@@ -400,7 +403,7 @@ def not_reached(error: httpx.HTTPError | httpx.InvalidURL | OSError, *, endpoint
             )
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
-        return Stalled(f"{who}: no connection in time ({type(error).__name__}); it is tried again")
+        return Stalled(f"{who}: no connection in time ({type(error).__name__}); {PASSES}")
     return Unreachable(f"{who}: no answer ({type(error).__name__}); check {setting} and the network if this lasts")
 
 

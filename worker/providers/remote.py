@@ -42,7 +42,7 @@ from worker.core.retry import decide as by_error_class
 from worker.ports import Clock, Cost, Flow, Throttle
 from worker.providers.account import models_offered, next_reset, open_client, read_bounded
 from worker.providers.endpoint import Endpoint
-from worker.providers.http import classify, classify_complaint, complaint_in, not_reached, safe_words
+from worker.providers.http import PASSES, classify, classify_complaint, complaint_in, not_reached, safe_words
 from worker.providers.reply import Reader, Reply
 from worker.providers.streams import Event, EventReader, EventTooLong
 
@@ -299,13 +299,13 @@ class RemoteModel(ABC):
         except TimeoutError:
             broke_off = self._silence(has_bytes, loop.time() >= ends_at)
             if not reader.reply.is_whole:
-                raise Stalled(f"{self.endpoint.who}: {broke_off}; it is tried again") from None
+                raise Stalled(f"{self.endpoint.who}: {broke_off}; {PASSES}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             broke_off = f"the connection was lost ({type(error).__name__})"
             if not reader.reply.is_whole:
                 raise not_reached(error, endpoint=self.endpoint) from error
         except EventTooLong as error:
-            raise Unreachable(f"{self.endpoint.who}: {error} is no answer of a model; it is tried again") from error
+            raise Unreachable(f"{self.endpoint.who}: {error} is no answer of a model; {PASSES}") from error
         return reader.reply, broke_off
 
     async def _read(self, response: httpx.Response, reader: Reader, body: Body, alive: Callable[[], None]) -> None:
@@ -344,7 +344,7 @@ class RemoteModel(ABC):
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise Unreachable(f"{self.endpoint.who}: the answer is no JSON; it is tried again") from error
+            raise Unreachable(f"{self.endpoint.who}: the answer is no JSON; {PASSES}") from error
         if isinstance(value, dict) and value.get("error"):
             reader.reply.complaint = complaint_in(value)
         else:
@@ -396,9 +396,10 @@ class RemoteModel(ABC):
                 usage=spent,
             )
         if not text.strip():
-            raise EmptyAnswer(f"{who}: answered without content; it is tried again")
+            room = "LLM_THINKING=off or a larger LLM_MAX_OUTPUT_TOKENS leaves it more room"
+            raise EmptyAnswer(f"{who}: answered without content; {room}")
         if outcome.broke_off and not reply.is_whole:
-            raise Unreachable(f"{who}: {outcome.broke_off}; it is tried again")
+            raise Unreachable(f"{who}: {outcome.broke_off}; {PASSES}")
         notes = [f"dropped parameter {name}" for name in sorted(self.refused_parameters)]
         if outcome.broke_off:
             notes.append(f"{outcome.broke_off}; the answer was whole")

@@ -202,21 +202,21 @@ def test_a_closed_port_is_tried_again_and_then_named() -> None:
 
 # ------------------------------------------------------------------------------------- deadlines
 
-QUICK = Deadlines(first_byte_s=0.3, idle_s=0.3, total_s=5.0)
+QUICK = Deadlines(first_byte_s=0.25, idle_s=0.25, total_s=5.0)
 
 
 def test_a_first_byte_that_does_not_come_is_waited_for_so_long_and_no_longer() -> None:
     started_s = time.monotonic()
-    asked = Asked(*[Fault(first_byte_delay_s=3)] * 5, deadlines=QUICK)
+    asked = Asked(*[Fault(first_byte_delay_s=1)] * 5, deadlines=QUICK)
     assert type(asked.error) is Stalled
-    assert "no answer within 0.3 s" in str(asked.error)
+    assert "no answer within 0.25 s" in str(asked.error)
     assert len(asked.requests) == RULES[Stalled].attempts
     assert time.monotonic() - started_s < 2.5
 
 
 def test_headers_that_do_not_come_count_as_a_missing_first_byte() -> None:
-    asked = Asked(*[Fault(delay_s=3)] * 5, deadlines=QUICK)
-    assert "no answer within 0.3 s" in str(asked.error)
+    asked = Asked(*[Fault(delay_s=1)] * 5, deadlines=QUICK)
+    assert "no answer within 0.25 s" in str(asked.error)
 
 
 def test_a_stream_that_goes_silent_is_left_and_asked_again() -> None:
@@ -233,16 +233,16 @@ def test_an_answer_that_was_whole_before_the_silence_is_saved() -> None:
 
 
 def test_reasoning_and_comments_count_as_life() -> None:
-    asked = Asked(Fault(heartbeats=6, pace_s=0.1), deadlines=QUICK)
+    asked = Asked(Fault(heartbeats=9, pace_s=0.05), deadlines=QUICK)
     assert asked.text == TEXT
     assert len(asked.requests) == 1
 
 
 def test_even_a_lively_stream_ends_at_the_total_deadline() -> None:
-    deadlines = Deadlines(first_byte_s=0.5, idle_s=0.5, total_s=0.6)
-    asked = Asked(*[Fault(heartbeats=40, pace_s=0.1)] * 5, deadlines=deadlines)
+    deadlines = Deadlines(first_byte_s=0.4, idle_s=0.4, total_s=0.5)
+    asked = Asked(*[Fault(heartbeats=40, pace_s=0.05)] * 5, deadlines=deadlines)
     assert type(asked.error) is Stalled
-    assert "not finished within 0.6 s" in str(asked.error)
+    assert "not finished within 0.5 s" in str(asked.error)
 
 
 # ---------------------------------------------------------------------------------- poor answers
@@ -286,6 +286,34 @@ def test_two_megabytes_of_repetition_are_stopped() -> None:
     assert isinstance(asked.error, AnswerCutOff)
     assert 2_000_000 <= len(asked.error.text) < 3_000_000
     assert len(asked.requests) == 1
+
+
+# ----------------------------------------------------------------------------------------- throttle
+
+
+def test_the_throttle_is_told_the_input_the_cap_and_the_price_at_worst() -> None:
+    cost = Asked().throttle.costs[0]
+    assert (cost.input_tokens, cost.output_cap_tokens) == (60, 1000)
+    assert cost.worst_usd == pytest.approx((60 * 0.95 + 1000 * 4.0) / 1e6)
+
+
+def test_a_cancelled_review_leaves_no_place_taken_and_no_connection_open() -> None:
+    async def cancelled(model: OpenAICompatibleModel) -> None:
+        asking = asyncio.create_task(model.complete(PROMPT, flow=FLOW))
+        await asyncio.sleep(0.2)
+        assert throttle.running == 1
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    throttle = OpenThrottle()
+    with KimiServer() as kimi:
+        kimi.script(Fault(silence_after_events=2))
+        endpoint = Endpoint(kimi.base_url, KEY, "kimi-k2.6")
+        asyncio.run(
+            cancelled(OpenAICompatibleModel(endpoint, info=lookup("kimi-k2.6"), throttle=throttle, clock=FakeClock()))
+        )
+    assert throttle.running == 0
 
 
 # ----------------------------------------------------------------------------------------- log
