@@ -31,8 +31,8 @@ CUT = "The rest is left out: GitHub takes 65,536 characters."
 _TRIES = 20
 """How many pending reviews may be made to find the comments that GitHub refuses."""
 _PAGE = 100
-_PAGES = 50
-"""An end to paging, whatever the other side says: 5,000 rows."""
+_PAGES = 300
+"""An end to paging, whatever the other side says: 30,000 rows."""
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -280,6 +280,8 @@ class GitHubClient:
                 yield row
             if len(rows) < _PAGE:
                 return
+        # To go on with a part would be to post again what stands on a later page.
+        raise Unprocessable(f"GitHub lists more than {_PAGES * _PAGE} rows for {what}; not all of them can be read.")
 
     async def _send(self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str) -> Any:
         token = await self._credentials.token(ref.repository)

@@ -228,6 +228,13 @@ def test_our_mark_is_found_behind_a_thousand_comments_of_others(world: World) ->
     assert len(world.github.requests("GET", "/reviews$")) == 11
 
 
+def test_a_list_without_an_end_is_not_read_for_ever(world: World) -> None:
+    page = [{"id": n, "state": "COMMENTED", "body": ""} for n in range(100)]
+    endless = world.github.fail("GET", "/reviews$", 200, body=page, times=1000)
+    assert isinstance(failure(lambda: world(lambda forge: forge.posted(world.change))), Unprocessable)
+    assert endless.times == 700
+
+
 def test_a_repository_name_from_a_damaged_record_reaches_no_url(world: World) -> None:
     for name in ("acme/../../user", "acme", "acme/shop?x", "acme/shop/../x", "//evil.example", "acme/.."):
         with pytest.raises(BadInput):
