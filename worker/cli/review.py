@@ -45,6 +45,8 @@ from worker.review.records import REPORT, load_report
 from worker.settings import Role, Settings
 from worker.storage import embedded
 
+LOOK_S = 0.5
+
 
 class ReportFormat(StrEnum):
     TEXT = "text"
@@ -185,8 +187,14 @@ async def _accepted(installation: Installation, ref: ChangeRef) -> str:
 
 
 async def _posted(installation: Installation, job_id: str) -> Report:
+    """Wait for the end: a worker that runs beside us may have taken the job."""
     async with installation.services() as services:
-        job = await services.jobs.get(job_id)
+        async with asyncio.timeout(installation.settings.job_deadline_s):
+            while True:
+                job = await services.jobs.get(job_id)
+                if job is None or job.state.is_final or job.state is State.DEFERRED:
+                    break
+                await asyncio.sleep(LOOK_S)
         if job is None or job.state is not State.DONE:
             raise ReviewError(await _why_not(services, job))
         records = await services.jobs.load(job_id)

@@ -1,0 +1,211 @@
+"""The command as a shell sees it: exit codes, one line per error, nothing on stdout that a script did not ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.git_server import BareRepository, git
+from worker.core.change import ChangeRef
+from worker.core.job import Intent
+from worker.settings import Role, load
+from worker.storage.connection import connect
+from worker.storage.embedded import EmbeddedRedis, start
+from worker.storage.jobs import RedisJobs
+
+HEAD = "a" * 40
+REF = ChangeRef("github", "acme/api", 7)
+
+
+class Shell:
+    """Runs the command in a folder and a home of its own, with nothing else in the environment."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KIMI_REVIEW_HOME": str(home)}
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker.cli", *arguments],
+            input=stdin,
+            cwd=self.folder,
+            env=self.environment | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    with start(tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shell(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    return Shell(tmp_path_factory.mktemp("folder"), redis.folder.parent)
+
+
+@pytest.fixture(scope="module")
+def job(redis: EmbeddedRedis) -> str:
+    """One stored job."""
+
+    async def store() -> str:
+        client = connect(redis.url)
+        try:
+            return (await RedisJobs(client).accept(Intent(ref=REF, head=HEAD))).job
+        finally:
+            await client.aclose()
+
+    return asyncio.run(store())
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("repository") / "r.git"
+    path.mkdir()
+    git(path, "init", "--quiet", "--bare", "--initial-branch=main")
+    bare = BareRepository(path)
+    base = bare.commit({"a.py": "x = 1\n"})
+    bare.ref("refs/heads/main", base)
+    bare.ref("refs/heads/topic", bare.commit({"a.py": "x = 1\ny = x == None\n", "yarn.lock": "z\n"}, parent=base))
+    return path
+
+
+def test_wrong_settings_are_told_one_a_line_with_78_and_without_values(shell: Shell) -> None:
+    done = shell("serve", LLM_RPM="planted-value", LOG_LEVEL="planted-value", REVIEW_DRAFT="planted-value")
+    assert done.returncode == 78
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("kimi-review: ") for line in lines)
+    told = {line.split(": ")[1] for line in lines}
+    assert told >= {
+        "LLM_RPM", "LOG_LEVEL", "REVIEW_DRAFT", "API_OPEN_AI_API_KEY", "GITHUB_TOKEN", "GITHUB_WEBHOOK_SECRET",
+    }  # fmt: skip
+    assert "planted" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dotenv_in_the_working_folder_is_read(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LLM_RPM=none\n")
+    there = Shell(tmp_path, Path(shell.environment["KIMI_REVIEW_HOME"]))
+    done = there("jobs")
+    assert (done.returncode, done.stderr) == (78, "kimi-review: LLM_RPM: is not a whole number. Write digits only.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan",),
+        ("plan", "--range", "main"),
+        ("plan", "--diff-file", "/nonexistent"),
+        ("plan", "--repo", "/nonexistent", "--range", "a..b"),
+        ("plan", "--diff-file", "-", "--range", "a..b"),
+        ("why", "what is this"),
+        ("why", "https://evil.example/acme/api/pull/7"),
+        ("review", "acme/api#7", "--range", "a..b"),
+        ("no-such-command",),
+        ("jobs", "--state", "no-such-state"),
+    ],
+)
+def test_wrong_use_is_2_and_says_what_to_do(shell: Shell, arguments: tuple[str, ...]) -> None:
+    done = shell(*arguments, API_OPEN_AI_API_KEY="sk-0123456789abcdef")
+    assert done.returncode == 2
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_as_json_adds_up_and_writes_the_bodies_as_they_would_be_sent(
+    shell: Shell, repository: Path, tmp_path: Path
+) -> None:
+    done = shell(
+        "plan", "--repo", str(repository), "--range", "main..topic", "--format", "json", "--render", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    ledger = plan["ledger"]
+    assert ledger["changed_lines"] == 2
+    assert ledger["planned_lines"] + sum(row["lines"] for row in ledger["not_reviewed"]) == ledger["changed_lines"]
+    assert {path.stem for path in tmp_path.iterdir()} == {chunk["id"] for chunk in plan["chunks"]}
+    (body,) = (json.loads(path.read_bytes()) for path in tmp_path.iterdir())
+    assert body["model"] == "kimi-k2.6"
+    assert body["messages"][1]["content"].startswith("kind: findings\n")
+    assert "2|+|y = x == None" in body["messages"][1]["content"]
+    assert "temperature" not in body
+
+
+def test_a_diff_is_read_from_stdin(shell: Shell, repository: Path) -> None:
+    diff = git(repository, "diff", "main...topic").encode() + b"\n"
+    done = shell("plan", "--diff-file", "-", "--format", "json", stdin=diff)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ledger"]["changed_lines"] == 2
+
+
+def test_a_provider_that_does_not_answer_is_4_and_one_line(shell: Shell, repository: Path) -> None:
+    done = shell(
+        "review", "--repo", str(repository), "--range", "main..topic",
+        API_OPENAI_FORCE_BASE_URL="http://127.0.0.1:9/v1", API_LLM_PROVIDER_MODEL="auto",
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 1
+    assert "API_OPENAI_FORCE_BASE_URL" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["https://github.com/acme/api/pull/7", "acme/api#7", "github:acme/api#7"])
+def test_why_finds_a_change_by_any_of_its_names(shell: Shell, job: str, name: str) -> None:
+    done = shell("why", name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("queued")
+    assert job in done.stdout
+    assert "job.queued" in done.stdout
+
+
+def test_why_takes_a_job_and_answers_in_json(shell: Shell, job: str) -> None:
+    (value,) = json.loads(shell("why", job, "--json").stdout)
+    assert (value["job"], value["repository"], value["number"], value["head"]) == (job, "acme/api", 7, HEAD)
+    assert value["decisions"]
+
+
+def test_why_says_where_to_look_for_a_change_that_was_never_seen(shell: Shell) -> None:
+    done = shell("why", "acme/other#1")
+    assert done.returncode == 0
+    assert "Recent Deliveries" in done.stdout
+
+
+def test_jobs_are_listed_and_counted(shell: Shell, job: str) -> None:
+    assert [row["job"] for row in json.loads(shell("jobs", "--json").stdout)] == [job]
+    assert json.loads(shell("jobs", "--state", "done", "--json").stdout) == []
+    assert "1 queued" in shell("jobs").stdout
+
+
+def test_a_dead_letter_that_is_none_cannot_be_retried_or_dropped(shell: Shell, job: str) -> None:
+    for verb in ("retry", "drop"):
+        done = shell("dead", verb, job)
+        assert done.returncode == 4
+        assert "dead list" in done.stderr
+
+
+def test_the_settings_command_prints_the_example(shell: Shell) -> None:
+    text = shell("settings").stdout
+    assert text == (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8")
+    assert load({}, role=Role.QUERY, dotenv=None).log_format == "console"
+
+
+def test_check_tells_a_row_for_each_thing_and_fails_when_one_does(shell: Shell) -> None:
+    done = shell("check", "--json", API_OPENAI_FORCE_BASE_URL="http://127.0.0.1:9/v1")
+    value = json.loads(done.stdout)
+    rows = {row["name"]: row["ok"] for row in value["rows"]}
+    assert done.returncode == 4
+    assert value["ok"] is False
+    assert rows["settings"]
+    assert rows["git"]
+    assert rows["redis"]
+    assert rows["address and key"] is False
