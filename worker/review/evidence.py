@@ -131,9 +131,13 @@ class EvidenceSource:
         for part in parts:
             own = self._sources.get(part.file.path)
             imported = own.imported if own is not None else frozenset()
+            # What its own file defines is known better than any search tells: a class's attributes, say.
+            near: dict[str, list[Site]] = {}
+            for definition in own.outline.definitions if own is not None else ():
+                near.setdefault(definition.name, []).append(Site(part.file.path, definition.start))
             for name in identifiers(part.rows)[:_MAX_NAMES]:
-                if name in sites:
-                    likely = likely_sites(name, sites[name], used_in=part.file.path, imported=imported)
+                if places := (*near.get(name, ()), *sites.get(name, ())):
+                    likely = likely_sites(name, places, used_in=part.file.path, imported=imported)
                     wanted.update(((name, site), None) for site in likely)
         await self._load(itertools.islice(dict.fromkeys(site.path for _, site in wanted), _MAX_FILES))
         for name, site in wanted:

@@ -150,8 +150,11 @@ def _definition(node: tree_sitter.Node, source: bytes) -> Definition | None:
         body = value.child_by_field_name("body") if value is not None else None
     signature_end = end
     if body is not None:
+        # A body that opens with a bracket, or goes on behind the signature, shares its first line with it.
+        line, column = body.start_point
+        before = source[body.start_byte - column : body.start_byte]
         opens = source[body.start_byte : body.start_byte + 1] in b"{(["
-        signature_end = body.start_point[0] + (1 if opens or body.start_point[0] + 1 == start else 0)
+        signature_end = line + 1 if opens or before.strip() else line
     signature_end = max(start, min(signature_end, end, start + _SIGNATURE_LINES - 1))
     # C++ defines a member outside its class as `Class::member`.
     word = source[name.start_byte : name.end_byte].decode("utf-8", "replace").rpartition("::")[2]

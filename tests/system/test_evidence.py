@@ -1,0 +1,183 @@
+"""Evidence for a chunk, gathered from a real repository at the head."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.fakes.git_server import BareRepository, git
+from worker.checkout import open_local
+from worker.core.diff.parse import parse_diff
+from worker.core.errors import Unreachable
+from worker.core.planning.plan import Chunk, ChunkFile
+from worker.ports import Match
+from worker.review.evidence import EvidenceSource
+from worker.review.outlines import outline_apart
+
+TOOL = '''"""Tools."""
+
+
+def shout(text: str, times: int = 1) -> str:
+    """Say it loudly."""
+    return text.upper() * times
+
+
+def whisper(text: str) -> str:
+    return text.lower()
+'''
+APP = '''from lib.tool import shout
+
+
+class App:
+    """The application."""
+
+    limit = 3
+
+    def before(self):
+        return 0
+
+    def run(self, name):
+        first = name
+        second = first
+        third = second
+        fourth = third
+        fifth = fourth
+        return fifth
+'''
+OTHER = """from app import App
+
+
+def main():
+    app = App()
+    app.run("x")
+    return app
+"""
+
+
+def words(text: str | bytes) -> int:
+    return len(text.split())
+
+
+def evidence(
+    folder: Path,
+    files: dict[str | bytes, bytes | str | None],
+    *,
+    budget: int = 100_000,
+    spoil: Callable[[EvidenceSource], None] | None = None,
+) -> str:
+    """For the change that `files` make to the little application."""
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--bare")
+    repository = BareRepository(folder)
+    root = repository.commit({"app.py": APP, "lib/tool.py": TOOL, "other.py": OTHER, "big.py": "x = 1\n" * 10})
+    head = repository.commit(files, parent=root)
+
+    async def run() -> str:
+        async with open_local(folder, f"{root}..{head}") as tree:
+            snapshot = await tree.snapshot()
+            parts = [
+                ChunkFile(f"F{number}", file, file.hunks) for number, file in enumerate(parse_diff(snapshot.diff), 1)
+            ]
+            source = EvidenceSource(tree, snapshot, words)
+            if spoil is not None:
+                spoil(source)
+            return await source.gather(Chunk("c", tuple(parts), 0, 0), budget_tokens=budget)
+
+    return asyncio.run(run())
+
+
+def test_a_change_is_shown_with_its_scope_its_definitions_and_its_surroundings(tmp_path: Path) -> None:
+    text = evidence(tmp_path / "r", {"app.py": APP.replace("return fifth", "return shout(fifth, self.limit)")})
+    assert re.search(r"^E\d+ lib/tool\.py:4-6 \(definition of shout\)$", text, re.MULTILINE)
+    assert "    def shout(text: str, times: int = 1) -> str:\n" in text
+    assert "    class App:\n" in text
+    assert "        def run(self, name):\n" in text
+    assert "        limit = 3\n" in text
+    assert "def whisper" not in text
+    assert "return shout" not in text, "the change itself is in the unit"
+
+
+def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
+    text = evidence(tmp_path / "r", {"app.py": APP.replace("def run(self, name)", "def run(self, name, more)")})
+    assert re.search(r"^E\d+ other\.py:\d+-\d+ \(.*caller of run.*\)$", text, re.MULTILINE)
+    assert '        app.run("x")\n' in text
+
+
+def test_a_small_budget_holds_and_none_means_nothing(tmp_path: Path) -> None:
+    change: dict[str | bytes, bytes | str | None] = {"app.py": APP.replace("return fifth", "return shout(fifth)")}
+    assert 0 < words(evidence(tmp_path / "small", change, budget=40)) <= 40
+    assert evidence(tmp_path / "none", change, budget=0) == ""
+
+
+def test_secrets_in_evidence_are_masked(tmp_path: Path) -> None:
+    secret = "AKIA" + "ABCDEFGHIJKLMNOP"
+    with_secret = TOOL.replace("return text.upper()", f'key = "{secret}"\n    return text.upper()')
+    change: dict[str | bytes, bytes | str | None] = {
+        "lib/tool.py": with_secret.replace("times: int = 1", "times: int = 2"),
+        "app.py": APP.replace("return fifth", "return shout(fifth)"),
+    }
+    text = evidence(tmp_path / "r", change)
+    assert "def" in text
+    assert secret not in text
+
+
+def test_deleted_odd_and_hostile_files_are_no_trouble(tmp_path: Path) -> None:
+    text = evidence(
+        tmp_path / "r",
+        {
+            "lib/tool.py": None,
+            "app.py": b"\xff\xfe\0" + APP.encode(),
+            "new\nline.py": "def shout(:\n" * 50,
+            "deep.py": "(" * 4_000 + "\n" + "shout(" * 600,
+            "link.py": "/etc/passwd",
+            "huge.py": "y = shout(1)\n" * 60_000,
+        },
+    )
+    assert "root:" not in text
+    assert all(row == "" or row.startswith(("E", "    ")) for row in text.split("\n"))
+
+
+class _Away:
+    """A tree whose repository went away."""
+
+    def __init__(self, source: EvidenceSource) -> None:
+        self._tree = source.tree
+
+    async def read(self, path: str, *, revision: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        return await self._tree.read(path, revision=revision, limit_bytes=limit_bytes)
+
+    async def grep(self, pattern: str, *, revision: str) -> tuple[Match, ...]:
+        raise Unreachable("the forge is away")
+
+
+def test_what_cannot_be_read_leaves_the_rest_of_the_evidence(tmp_path: Path) -> None:
+    def spoil(source: EvidenceSource) -> None:
+        source.tree = _Away(source)  # type: ignore[assignment] # search and snapshot are never reached
+
+    text = evidence(tmp_path / "r", {"app.py": APP.replace("return fifth", "return shout(fifth)")}, spoil=spoil)
+    assert "def run(self, name)" in text
+    assert "lib/tool.py" not in text
+
+
+def test_a_file_that_keeps_a_grammar_busy_is_read_by_its_shape_and_the_others_are_parsed() -> None:
+    hanging = b"fn before() {\n}\n" + b"\n".join([b'r#"' * 1_300] * 80)
+    started = time.monotonic()
+    found = outline_apart(
+        {"a.py": b"def a(\n    x,\n): pass\n", "hang.rs": hanging, "b.py": b"def b(\n    x,\n): pass\n"}, limit_s=1.0
+    )
+    assert time.monotonic() - started < 8
+    assert [item.name for item in found["hang.rs"].definitions] == ["before"]
+    for name in ("a", "b"):
+        assert [(item.name, item.signature_end) for item in found[f"{name}.py"].definitions] == [(name, 3)]
+
+
+def test_the_child_that_parses_has_none_of_our_environment(tmp_path: Path) -> None:
+    assert outline_apart({}) == {}
+    names = {f"f{number}.py": f"def f{number}(): pass\n".encode() for number in range(30)}
+    names["odd \udcff\n.py"] = b"def odd(): pass\n"
+    found = outline_apart(names)
+    assert list(found) == list(names)
+    assert [item.name for item in found["odd \udcff\n.py"].definitions] == ["odd"]
