@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.core.test_markdown import tokens
+from tests.unit.core.test_markdown import ALLOWED, HOSTILE, tokens
 from worker.core.comments import Voice, comments, ledger_text, note_text, select, summary_text
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.ledger import Ledger, NotReviewed
+from worker.core.marker import is_ours
 from worker.core.report import Report, Usage
 
 LOCK = NotReviewed("package-lock.json", "lock file", 56)
@@ -208,3 +210,33 @@ def test_a_secret_is_masked_everywhere() -> None:
     )
     assert "hunter2" not in summary_text(said, voice) + comments(said, voice)[0].body
     assert "hunter2" not in note_text("hunter2", mask=voice.mask)
+
+
+OURS = {
+    *ALLOWED,
+    *("heading_open", "heading_close", "blockquote_open", "blockquote_close"),
+}
+OUR_HTML = re.compile(r"</?sub>|<details><summary>All that was not reviewed</summary>\n?|</details>\n?")
+
+
+@settings(max_examples=150, deadline=None)
+@given(HOSTILE, HOSTILE, HOSTILE, st.booleans())
+def test_a_model_that_obeys_the_attacker_gains_nothing_in_what_we_post(
+    title: str, body: str, path: str, anchored: bool
+) -> None:
+    evil = replace(finding(1, anchored=anchored), title=title, body=body, suggestion=body, path=path or "a.py")
+    evil = replace(evil, anchor=Anchor(path or "a.py", "RIGHT", 1, 1) if anchored else None)
+    rows = tuple(NotReviewed(path, title, 1) for _ in range(6))
+    said = report(evil, ledger=Ledger(7, 1, rows), notes=(body,), model=title or "kimi-k2.6")
+    posted = [summary_text(said, Voice()), note_text(body), *(c.body for c in comments(said, Voice()))]
+    for text in posted:
+        for token in tokens(text):
+            if token.type in ("html_inline", "html_block"):
+                assert OUR_HTML.fullmatch(token.content), token.content
+            else:
+                assert token.type in OURS
+            if token.type == "fence" and token.info == "suggestion":
+                assert anchored
+        assert not is_ours(text)
+        assert "\x1b" not in text
+        assert "\u202e" not in text
