@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -32,7 +32,7 @@ from pydantic import (
 
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
-from worker.providers.table import PROVIDERS, is_loopback
+from worker.setting_problems import problems_of, url_parts
 
 
 class Role(StrEnum):
@@ -241,7 +241,7 @@ class Settings(
         """`redis_url` with `redis_password` in it; None where the embedded Redis is meant."""
         if self.redis_url is None or self.redis_password is None:
             return self.redis_url
-        parts = _parts(self.redis_url.get_secret_value())
+        parts = url_parts(self.redis_url.get_secret_value())
         if parts is None or parts.password is not None or not parts.hostname:
             return self.redis_url
         login = f"{parts.username or ''}:{quote(self.redis_password.get_secret_value(), safe='')}"
@@ -258,7 +258,7 @@ class Settings(
         """Every secret value, for the redactor alone."""
         values = [value for _, value in self if isinstance(value, SecretStr)]
         plain = [value.get_secret_value() for value in values]
-        parts = _parts(self.redis_url.get_secret_value()) if self.redis_url else None
+        parts = url_parts(self.redis_url.get_secret_value()) if self.redis_url else None
         if parts is not None and parts.password:
             plain.append(parts.password)
         return tuple(value for value in plain if value)
@@ -277,7 +277,7 @@ def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path |
     values = {field: given[name] for field, name in _names() if name in given}
     values |= _secrets_from_files(given, problems)
     settings, rejected = _validated(values, problems)
-    problems += list(_checks(settings, role, rejected))
+    problems += list(problems_of(settings, role, rejected))
     if problems:
         raise ConfigurationError(problems)
     return settings
@@ -317,16 +317,6 @@ def example() -> str:
 
 
 # ------------------------------------------------------------------------------------ reading
-
-
-def _parts(url: str) -> SplitResult | None:
-    """None for what cannot be taken apart: a port that is no number, half an IPv6 address."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts
 
 
 def _default_home() -> Path:
@@ -450,157 +440,3 @@ def _words(kind: str, context: Mapping[str, Any]) -> str:
             return f"is too large. Write {context['le']} or less."
         case _:
             return "has a value that cannot be used. See .env.example for what it takes."
-
-
-# ------------------------------------------------------------------------------------ checks
-
-_WELL_KNOWN = frozenset(
-    {
-        "changeme",
-        "changeit",
-        "change-me",
-        "secret",
-        "mysecret",
-        "password",
-        "webhook-secret",
-        "webhooksecret",
-        "your-secret",
-        "your-webhook-secret",
-        "your-secret-here",
-        "your-webhook-secret-here",
-        "your-api-key",
-        "your-key",
-        "your-key-here",
-        "your_api_key",
-        "your-token",
-        "sk-xxx",
-        "sk-...",
-        "test",
-        "token",
-        "example",
-    }
-)
-_MIN_SECRET = 16
-_WEB_PAGES = frozenset({"platform.moonshot.ai", "platform.moonshot.cn", "platform.kimi.ai", "kimi.com", "moonshot.ai"})
-
-
-def _checks(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:
-    """What holds between settings and for `role`. A setting that was refused already is not judged again."""
-    yield from _url_problems(settings, rejected)
-    yield from _secret_problems(settings)
-    yield from _provider_problems(settings, role)
-    yield from _deadline_problems(settings, rejected)
-    yield from _github_problems(settings, role, rejected)
-    if role in (Role.API, Role.WORKER, Role.UPKEEP) and settings.redis_url is None:
-        yield "REDIS_URL: is not set. Write redis://HOST:6379/0, or start everything on one machine with `serve`."
-
-
-def _url_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]:
-    for field in ("api_openai_force_base_url", "fallback_openai_base_url", "github_api_url", "github_url"):
-        url = getattr(settings, field)
-        if url and field not in rejected:
-            yield from _url_problem(field.upper(), url, settings.allow_insecure_hosts)
-    if settings.redis_url is not None:
-        parts = _parts(settings.redis_url.get_secret_value())
-        if parts is None or parts.scheme not in ("redis", "rediss", "unix", "redis+socket"):
-            yield "REDIS_URL: is not a Redis URL. Write redis://HOST:6379/0, rediss://… for TLS, or unix:///PATH."
-
-
-def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str]:
-    parts = _parts(url)
-    if parts is None or not parts.hostname or parts.scheme not in ("http", "https"):
-        yield f"{name}: is not an http(s) URL. Write https://HOST/PATH."
-        return
-    host = parts.hostname
-    if parts.username is not None or parts.query or parts.fragment:
-        yield f"{name}: holds a login, a query or a fragment. Write scheme, host and path only."
-    if parts.scheme == "http" and not is_loopback(host) and host not in insecure:
-        yield (
-            f"{name}: http:// would send the key in the clear. Write https://,"
-            f" or name the host in ALLOW_INSECURE_HOSTS if that network is trusted."
-        )
-    if name.endswith("BASE_URL"):
-        yield from _base_path_problem(name, host, parts.path.rstrip("/"))
-
-
-def _base_path_problem(name: str, host: str, path: str) -> Iterator[str]:
-    right = next((row.base_url for row in PROVIDERS if host in row.hosts and row.dialect == "openai"), None)
-    if host in _WEB_PAGES:
-        yield f"{name}: is a web page, not the API. Write https://api.moonshot.ai/v1."
-    elif path.endswith(("/completions", "/models")):
-        yield f"{name}: names an endpoint, not the base. Write {right or 'the URL up to and including /v1'}."
-    elif right is not None and not path.startswith(urlsplit(right).path):
-        yield f"{name}: lacks the path under which {host} answers. Write {right}."
-
-
-def _secret_problems(settings: Settings) -> Iterator[str]:
-    for field, value in settings:
-        if not isinstance(value, SecretStr) or field in ("github_app_private_key", "redis_url", "redis_password"):
-            continue
-        name, text = field.upper(), value.get_secret_value()
-        if text[0] in "\"'" or text[-1] in "\"'":
-            yield f"{name}: has quotation marks as part of its value. Write it without them."
-        elif not text.isascii() or not text.isprintable() or any(mark.isspace() for mark in text):
-            yield f"{name}: holds a blank or a character that no key has. Copy it again."
-        elif text.lower() in _WELL_KNOWN:
-            yield f"{name}: is a placeholder that everybody knows. Write your own."
-        elif field in ("github_webhook_secret", "api_token") and len(text) < _MIN_SECRET:
-            yield f"{name}: is shorter than {_MIN_SECRET} characters. Make one with: openssl rand -hex 32"
-        elif field in ("github_webhook_secret", "api_token") and len(set(text)) < 5:
-            yield f"{name}: repeats a few characters, so it can be guessed. Make one with: openssl rand -hex 32"
-
-
-def _provider_problems(settings: Settings, role: Role) -> Iterator[str]:
-    parts = _parts(settings.api_openai_force_base_url)
-    host = parts.hostname or "" if parts else ""
-    needs_key = role in (Role.SERVE, Role.WORKER, Role.REVIEW, Role.CHECK)
-    if needs_key and settings.api_open_ai_api_key is None and not is_loopback(host):
-        yield (
-            "API_OPEN_AI_API_KEY: is not set. Make a key at https://platform.moonshot.ai"
-            " and write it here; `kimi-review demo` needs none."
-        )
-    fallback = {
-        "FALLBACK_LLM_PROVIDER_MODEL": settings.fallback_llm_provider_model,
-        "FALLBACK_OPENAI_BASE_URL": settings.fallback_openai_base_url,
-        "FALLBACK_API_KEY": settings.fallback_api_key,
-    }
-    if any(fallback.values()):
-        for name, value in fallback.items():
-            if not value:
-                yield f"{name}: is not set, though the other FALLBACK_ settings are. Set all three, or none."
-
-
-def _deadline_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]:
-    """Each wait ends before the one around it, else the outer one cuts the inner off and its error is lost."""
-    order = (
-        ("llm_first_byte_timeout_s", "llm_total_timeout_s"),
-        ("llm_idle_timeout_s", "llm_total_timeout_s"),
-        ("llm_total_timeout_s", "job_deadline_s"),
-        ("job_deadline_s", "queue_visibility_timeout_s"),
-        ("job_lease_s", "job_deadline_s"),
-    )
-    for inner, outer in order:
-        if not {inner, outer} & rejected and getattr(settings, inner) >= getattr(settings, outer):
-            yield f"{inner.upper()}: must be less than {outer.upper()}. Lower the one or raise the other."
-    output, window = settings.llm_max_output_tokens, settings.llm_context_tokens
-    if output is not None and window is not None and output >= window:
-        yield "LLM_MAX_OUTPUT_TOKENS: leaves no room for input in LLM_CONTEXT_TOKENS. Lower the one or raise the other."
-
-
-def _github_problems(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:
-    has_app = settings.github_app_id is not None or "github_app_id" in rejected
-    if has_app != (settings.github_app_private_key is not None):
-        missing = "GITHUB_APP_PRIVATE_KEY" if has_app else "GITHUB_APP_ID"
-        yield f"{missing}: is not set, though its counterpart is. An app needs id and private key."
-    elif has_app and settings.github_token is not None:
-        yield "GITHUB_TOKEN: is set, and GITHUB_APP_ID too. Keep one way to log in."
-    key = settings.github_app_private_key
-    if key is not None and "-----BEGIN" not in key.get_secret_value():
-        yield "GITHUB_APP_PRIVATE_KEY: is no PEM text. Write all of it, or its path as GITHUB_APP_PRIVATE_KEY_FILE."
-    if role in (Role.SERVE, Role.WORKER, Role.UPKEEP) and not settings.has_github and not has_app:
-        yield "GITHUB_TOKEN: is not set, so no forge can be reached. Write one, or GITHUB_APP_ID and its private key."
-    if role in (Role.SERVE, Role.API) and settings.github_webhook_secret is None:
-        yield (
-            "GITHUB_WEBHOOK_SECRET: is not set, so no delivery could be trusted. Make one with: openssl rand -hex 32;"
-            " write it here and into the webhook's form at GitHub."
-        )
