@@ -22,7 +22,9 @@ GOOD: dict[str, Any] = {
 
 def post(kimi: KimiServer, body: dict[str, Any], key: str = KEY) -> httpx.Response:
     url = f"{kimi.base_url}/chat/completions"
-    return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=10)
+    return httpx.post(
+        url, json=body, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=10, verify=False
+    )
 
 
 def schema(node: dict[str, Any]) -> dict[str, Any]:

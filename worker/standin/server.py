@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from worker.core.errors import Unreachable
 from worker.core.exchange import STANDIN_MODEL
 from worker.standin.brain import answer
 
@@ -74,9 +75,12 @@ def serving(app: Starlette, *, host: str, port: int) -> Iterator[str]:
 def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
     waiting = threading.Event()
     for _ in range(int(STARTS_WITHIN_S / 0.01)):
-        if server.started or not thread.is_alive():
+        if server.started:
             return
+        if not thread.is_alive():
+            break
         waiting.wait(0.01)
+    raise Unreachable("stand-in: did not start; what stands above in the log says why")
 
 
 async def _models(_: Request) -> Response:

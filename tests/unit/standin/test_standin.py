@@ -160,7 +160,7 @@ def request(*, stream: bool) -> dict[str, object]:
 
 
 def test_it_answers_in_one_piece(base_url: str) -> None:
-    response = httpx.post(f"{base_url}/chat/completions", json=request(stream=False), trust_env=False)
+    response = httpx.post(f"{base_url}/chat/completions", json=request(stream=False), trust_env=False, verify=False)
     value = response.json()
     assert value["model"] == STANDIN_MODEL
     assert value["choices"][0]["message"]["content"] == answer(UNIT)
@@ -169,7 +169,7 @@ def test_it_answers_in_one_piece(base_url: str) -> None:
 
 
 def test_it_answers_as_a_stream(base_url: str) -> None:
-    response = httpx.post(f"{base_url}/chat/completions", json=request(stream=True), trust_env=False)
+    response = httpx.post(f"{base_url}/chat/completions", json=request(stream=True), trust_env=False, verify=False)
     events = [line.removeprefix("data: ") for line in response.text.split("\n") if line]
     assert events[-1] == "[DONE]"
     chunks = [json.loads(event) for event in events[:-1]]
@@ -180,7 +180,7 @@ def test_it_answers_as_a_stream(base_url: str) -> None:
 
 
 def test_models_balance_and_token_counts_have_kimis_shapes(base_url: str) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         models = client.get(f"{base_url}/models").json()
         balance = client.get(f"{base_url}/users/me/balance").json()
         body = {"model": "x", "messages": [{"role": "user", "content": "four little words here"}]}
@@ -192,6 +192,6 @@ def test_models_balance_and_token_counts_have_kimis_shapes(base_url: str) -> Non
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"messages": 3}'])
 def test_a_body_it_cannot_read_is_refused(base_url: str, body: bytes) -> None:
-    response = httpx.post(f"{base_url}/chat/completions", content=body, trust_env=False)
+    response = httpx.post(f"{base_url}/chat/completions", content=body, trust_env=False, verify=False)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
