@@ -78,6 +78,7 @@ class Services:
             clock=self.clock,
             policy=ReviewPolicy(
                 reviews_drafts=settings.review_drafts,
+                reviews_forks=settings.review_forks,
                 settle_s=settings.review_settle_s,
                 settings_hash=settings.result_hash,
             ),
@@ -260,7 +261,10 @@ class Installation:
 
     @property
     def delivery_policy(self) -> DeliveryPolicy:
-        return DeliveryPolicy(repositories=self.settings.github_repositories, drafts=self.settings.review_drafts)
+        settings = self.settings
+        return DeliveryPolicy(
+            repositories=settings.github_repositories, drafts=settings.review_drafts, forks=settings.review_forks
+        )
 
     @property
     def voice(self) -> Voice:
