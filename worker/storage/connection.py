@@ -17,7 +17,14 @@ PREFIX = "{kimi-review}"
 """What every key of ours starts with. The braces are a hash tag: in a cluster all keys lie in one slot, so that one
 script may touch several of them."""
 
-DECLINED = ("NOAUTH", "WRONGPASS", "NOPERM", "Authentication required", "invalid username-password")
+DECLINED = (
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "Authentication required",
+    "invalid username-password",
+    "already authenticated",
+)
 TAKES_NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
 """Words of the server's own errors: out of memory, a replica, a full disk, a cluster that is not whole."""
 
@@ -34,7 +41,9 @@ def connect(url: str, *, timeout_s: float = 5.0, max_connections: int = 32) -> r
         timeout=timeout_s,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        health_check_interval=15,
+        # No health checks: where a password is missing, redis-py 8 recurses in them without end. A dead connection is
+        # noticed by the call itself.
+        health_check_interval=0,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
     return redis.asyncio.Redis.from_pool(pool)
@@ -67,9 +76,11 @@ def answering() -> Iterator[None]:
             raise ConfigurationError(
                 ["REDIS_URL: Redis declines us. Check the user and the password, and that the user may run scripts."]
             ) from error
-        if isinstance(error, redis.ResponseError) and any(word in said for word in TAKES_NO_WRITES):
+        # redis-py takes the first word off the errors that it has a class for.
+        is_full_or_replica = isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError))
+        if is_full_or_replica or (isinstance(error, redis.ResponseError) and any(w in said for w in TAKES_NO_WRITES)):
             raise Unreachable(f"Redis takes no writes: {said}. Check its memory, its disk and its role.") from error
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)):
             name = type(error).__name__
             raise Unreachable(f"Redis does not answer ({name}). Check REDIS_URL and that the server runs.") from error
         raise

@@ -1,3 +1,7 @@
+#!lua
+-- (The line above has the server refuse a script as a whole when it is out of memory or a replica: without it, the
+-- first half of a step could be written. It needs Redis 7 or Valkey.)
+--
 -- What a job record is in Redis. This text stands in front of every other job_*.lua, which are one atomic step each.
 --
 -- KEYS[1] is the prefix. It holds a hash tag, so that in a cluster all keys of this program lie in one slot and the
