@@ -15,6 +15,7 @@ from pathlib import Path
 
 import redis
 
+from worker.storage.connection import PREFIX
 from worker.storage.throttle import GUARD_S, LEASE_S
 
 
@@ -29,6 +30,7 @@ class Entry:
     worker: str
     flow: str
     over: str
+    way_s: float
 
 
 @dataclass
@@ -55,6 +57,11 @@ class Run:
     @property
     def requests(self) -> int:
         return sum(1 for entry in self.log if entry.what == "came" and not entry.over)
+
+    def ways_s(self) -> tuple[float, float]:
+        """Seconds from admission to arrival: the 99th percentile and the worst."""
+        ways = sorted(entry.way_s for entry in self.log if entry.what == "came")
+        return ways[int(0.99 * (len(ways) - 1))], ways[-1]
 
     def slots_used(self, cap: int, *, after_s: float) -> tuple[float, float]:
         """Share of the slot-seconds that were in use, from `after_s` after the first arrival to the last one: of all,
@@ -152,7 +159,7 @@ class Fleet:
 
     def _watch_slots(self, instance: str, kill: Kill) -> None:
         with redis.Redis.from_url(self.redis_url) as client:
-            while client.scard(f"throttle:{{llm}}:{self.account}:members:{instance}"):
+            while client.scard(f"{PREFIX}:throttle:{self.account}:members:{instance}"):
                 time.sleep(0.02)
         kill.back_s = time.monotonic() - kill.t
 

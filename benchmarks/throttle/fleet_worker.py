@@ -51,19 +51,20 @@ async def run(redis_url: str, server_url: str, options: dict[str, Any]) -> None:
         cost = Cost(tokens - tokens // 4, tokens // 4)
         began = time.monotonic()
         async with throttle.admit(cost, flow=flow) as slot:
-            waited = time.monotonic() - began
+            sent = time.monotonic()
             answer = await client.post(
                 server_url,
                 json={
                     "tokens": tokens,
                     "worker": name,
                     "flow": flow.change,
+                    "sent": sent,
                     "seconds": chance.uniform(*options["seconds"]),
                 },
             )
             if answer.status_code == 200:
                 await slot.settle(Usage(requests=1, input_tokens=cost.input_tokens, output_tokens=100))
-        return waited
+        return sent - began
 
     async def review(flow: Flow, waiting: int) -> None:
         async def units() -> None:

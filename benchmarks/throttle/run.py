@@ -95,6 +95,8 @@ def bench(redis_url: str, folder: Path, *, short: bool) -> list[Run]:
     for name, run, cap, by in (("requests", run_r, rpm, False), ("tokens", run_t, tpm, True)):
         print(f"{cap:,} {name} a minute: {run.requests} requests, {run.above_cap} above the cap, ", end="")
         print(f"pace {run.pace(cap, by_tokens=by):.1%} of the cap")
+        print(f"{cap:,} {name} a minute: the way to the gate took {run.ways_s()[0]:.2f} s (p99), ", end="")
+        print(f"{run.ways_s()[1]:.2f} s at worst; the guard is {guard_s:g} s")
         say_kills(f"{cap:,} {name} a minute", run, lease_s)
         done.append(run)
     return done

@@ -4,7 +4,8 @@
 
 Every request is counted when it arrives: how many are open, how many requests and tokens came in the minute before, and
 in the running minute of a fixed window too. One above a cap is answered 429 and written down. Each line of LOG is one
-arrival or one end: `{"t", "what", "open", "tokens", "worker", "flow", "over"}`, `t` in monotonic seconds.
+arrival or one end: `{"t", "what", "open", "tokens", "worker", "flow", "over", "way_s"}`, `t` in monotonic seconds, `way_s` since
+the worker was admitted.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Gate:
         self.recent_tokens = 0
         self.fixed = (0.0, 0, 0)
 
-    def arrive(self, tokens: int, worker: str, flow: str) -> str:
-        """Count one request; the answer names the cap that it is above, or is empty."""
+    def arrive(self, tokens: int, worker: str, flow: str, sent: float) -> str:
+        """Count one request, admitted at `sent`; the answer names the cap that it is above, or is empty."""
         now = time.monotonic()
         while self.recent and self.recent[0][0] <= now - self.minute_s:
             self.recent_tokens -= self.recent.popleft()[1]
@@ -50,16 +51,16 @@ class Gate:
             over = "rpm"
         elif max(self.recent_tokens, self.fixed[2]) > self.caps.get("tpm", sys.maxsize):
             over = "tpm"
-        self.note(now, "came", tokens, worker, flow, over)
+        self.note(now, "came", tokens, worker, flow, over, now - sent)
         return over
 
     def leave(self, tokens: int, worker: str, flow: str) -> None:
         self.open -= 1
         self.note(time.monotonic(), "left", tokens, worker, flow, "")
 
-    def note(self, now: float, what: str, tokens: int, worker: str, flow: str, over: str) -> None:
+    def note(self, now: float, what: str, tokens: int, worker: str, flow: str, over: str, way_s: float = 0.0) -> None:
         line = {"t": now, "what": what, "open": self.open, "tokens": tokens, "worker": worker, "flow": flow}
-        self.log.write(json.dumps(line | {"over": over}) + "\n")
+        self.log.write(json.dumps(line | {"over": over, "way_s": way_s}) + "\n")
 
 
 async def serve(gate: Gate, listener: socket.socket) -> None:
@@ -73,7 +74,7 @@ async def serve(gate: Gate, listener: socket.socket) -> None:
                 )
                 asked = json.loads(await reader.readexactly(length))
                 facts = (asked["tokens"], asked["worker"], asked["flow"])
-                over = gate.arrive(*facts)
+                over = gate.arrive(*facts, asked["sent"])
                 try:
                     if not over:
                         # A client that dies closes its connection: its request is no longer open.

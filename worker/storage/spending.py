@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis
 
-MONEY_PREFIX = "spending:{llm}:"
-"""The hash tag is the throttle's: admission and booking are one atomic step, and a budget spans all accounts."""
+from worker.storage.connection import PREFIX, answering
+
+MONEY_PREFIX = f"{PREFIX}:spending:"
+"""One hash tag with the throttle's keys: admission and booking are one step, and a budget spans all accounts."""
 
 
 def micro_usd(usd: float) -> int:
@@ -43,9 +45,13 @@ class Spending:
         self._redis = redis
 
     async def spent(self, *, month: str | None = None, job: str | None = None) -> Spent:
-        """The books of the review `job`, else those of `month` ("2026-11", UTC), else those of this month."""
+        """The books of the review `job`, else those of `month` ("2026-11", UTC), else those of this month.
+
+        Raises `Unreachable`.
+        """
         name = f"job:{job}" if job else f"month:{month or datetime.now(UTC).strftime('%Y-%m')}"
-        raw = await self._redis.hgetall(f"{MONEY_PREFIX}{name}")
+        with answering():
+            raw = await self._redis.hgetall(f"{MONEY_PREFIX}{name}")
         return read_books({_text(field): int(value) for field, value in raw.items()})
 
 

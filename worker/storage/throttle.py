@@ -23,13 +23,6 @@ from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError,
-)
 
 from worker.core.errors import (
     BudgetReached,
@@ -45,6 +38,7 @@ from worker.core.job import Priority
 from worker.core.limits import FIRST_CONCURRENCY, LIMIT_KINDS, HardStops, Limits
 from worker.core.report import Usage
 from worker.ports import Cost, Flow, Slot
+from worker.storage.connection import PREFIX, answering
 from worker.storage.spending import MONEY_PREFIX, micro_usd
 
 Verb = Literal["admit", "leave", "renew", "tick", "restamp", "refused", "standing"]
@@ -73,9 +67,6 @@ KEYS = (
     *("minute", "minute:n", "day", "day:n"),
 )
 """As `throttle_prelude.lua` numbers them."""
-
-# What makes the store away, as opposed to a fault of ours. Closed, not open: without the store nobody is admitted.
-AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +186,7 @@ class RedisThrottle:
         self._guard_s = windows.guard_s
         self._monotonic = monotonic
         self._instance = uuid4().hex
-        self._prefix = f"throttle:{{llm}}:{account}:"
+        self._prefix = f"{PREFIX}:throttle:{account}:"
         self._keys = [self._prefix + name for name in KEYS]
         self._scripts = {verb: redis.register_script(_source(verb)) for verb in get_args(Verb)}
         settings: dict[str, object | None] = {kind: limits.value(kind) for kind in LIMIT_KINDS}
@@ -341,8 +332,13 @@ class RedisThrottle:
         return await request.answer
 
     async def _keep_in_time(self, request_id: str, at_ms: float) -> None:
-        """Count the request anew when more than half the guard has gone since Redis admitted it."""
-        while self._monotonic() * 1000 + self._offset_ms - at_ms > self._guard_s * 500:
+        """Count the request anew when more than half the guard has gone since Redis admitted it.
+
+        Where Redis itself takes that long to answer, the way to the server has what is left of the guard.
+        """
+        for _ in range(3):
+            if self._monotonic() * 1000 + self._offset_ms - at_ms <= self._guard_s * 500:
+                return
             reply = await self._call("restamp", {"id": request_id, "instance": self._instance})
             if "at" not in reply:
                 raise Unreachable("Redis lost the slot while this process stood still; the request is made again.")
@@ -433,10 +429,13 @@ class RedisThrottle:
         while True:
             await self._listening.wait()
             try:
-                found: Sequence[Any] | None = await self._redis.blmpop(block_s, 1, inbox, direction="LEFT", count=100)
-            except AWAY as away:
+                with answering():
+                    found: Sequence[Any] | None = await self._redis.blmpop(
+                        block_s, 1, inbox, direction="LEFT", count=100
+                    )
+            except Unreachable as away:
                 for request_id in list(self._waiting):
-                    self._fail(request_id, _away(away))
+                    self._fail(request_id, away)
                 await asyncio.sleep(block_s)
                 continue
             for text in found[1] if found else ():
@@ -478,18 +477,12 @@ class RedisThrottle:
     async def _call(self, verb: Verb, argument: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings | {"seed": random.getrandbits(31)}
         began = self._monotonic()
-        try:
+        with answering():
             async with self._calls:
                 text = await self._scripts[verb](keys=self._keys, args=[json.dumps(settings), json.dumps(argument)])
-        except AWAY as away:
-            raise _away(away) from away
         reply: dict[str, Any] = json.loads(text)
         self._offset_ms = min(self._offset_ms, float(reply["now"]) + 1 - began * 1000)
         return reply
-
-
-def _away(error: Exception) -> Unreachable:
-    return Unreachable(f"Redis is away ({type(error).__name__}), and without it no request is made; it is tried again.")
 
 
 def _billed(usage: Usage) -> dict[str, object]:
