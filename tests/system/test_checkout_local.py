@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +212,24 @@ def test_many_files_and_one_very_long_line_stay_within_the_limits(tmp_path: Path
             assert ("long", 1) in {(name, lines) for name, _, lines in found.cut}
 
     asyncio.run(run())
+
+
+def test_a_machine_without_git_is_told_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/env").symlink_to(shutil.which("env") or "/usr/bin/env")
+    code = (
+        "import asyncio, pathlib\n"
+        "from worker.checkout import open_local\n"
+        "from worker.core.errors import ConfigurationError\n"
+        "async def run():\n"
+        "    async with open_local(pathlib.Path('.'), 'a..b'):\n"
+        "        pass\n"
+        "try:\n"
+        "    asyncio.run(run())\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "git was not found: install git 2.36 or newer.\n", done.stderr

@@ -26,6 +26,11 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "The disk is full. Free space where KIMI_REVIEW_HOME lies; what was half fetched has been removed.",
     ),
     (
+        re.compile(r"not our ref|unadvertised object"),
+        NotFound,
+        "The revision is not there any more, or the server does not give it out.",
+    ),
+    (
         re.compile(r"returned error: 401|could not read Username|could not read Password|Authentication failed"),
         NotAuthorised,
         "The token was not accepted (401). Check that it is valid and may read the repository's contents.",

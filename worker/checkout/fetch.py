@@ -12,7 +12,7 @@ from worker.checkout.failures import fetch_failed, last_words
 from worker.checkout.folder import MirrorFolder
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, GitRunner, TimedOut
-from worker.core.errors import ReviewError, Transient, Unprocessable, Unreachable, WrongEndpoint
+from worker.core.errors import NotFound, Transient, Unprocessable, Unreachable, WrongEndpoint
 from worker.ports import Remote
 
 
@@ -47,10 +47,7 @@ class Fetch:
         """Fetch one commit that no ref of ours led to. Forges give any commit they still have; not all do."""
         try:
             self.commits([commit], lock)
-        except Transient as error:
-            if isinstance(error, Unreachable):
-                raise
-        except ReviewError:
+        except NotFound:
             # Its absence is the answer; the caller looks for it.
             return
 

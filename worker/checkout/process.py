@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.core.errors import ConfigurationError
+
+# GitPython looks for git when it is imported and raises ImportError where there is none; we tell it in our own
+# words when git is needed: https://gitpython.readthedocs.io/en/stable/reference.html#git.refresh
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 from git.cmd import Git
 from git.exc import GitCommandNotFound
-
-from worker.core.errors import ConfigurationError
 
 # What git may inherit: where programs are, how the network is left, which authorities are trusted. All
 # else (GIT_*, keys, tokens) stays behind.
@@ -76,6 +80,9 @@ HARDENING: Sequence[tuple[str, str]] = (
     ("core.commitGraph", "false"),
 )
 
+_NO_GIT = "git was not found: install git 2.36 or newer."
+_NOT_FOUND = 127
+"""How `env` ends where it finds no such program (POSIX)."""
 _POLL_S = 0.25
 _READ_BYTES = 1 << 16
 _STDERR_BYTES = 1 << 16
@@ -154,14 +161,17 @@ class GitRunner:
                     pass_fds=self.held,
                 )
             except GitCommandNotFound as error:
-                raise ConfigurationError(["git was not found: install git 2.36 or newer."]) from error
+                raise ConfigurationError([_NO_GIT]) from error
         process = started.proc
         if process is None:
             raise RuntimeError("GitPython gave no process")
         try:
-            return _attend(process, bounds, self.cancelled)
+            done = _attend(process, bounds, self.cancelled)
         finally:
             _end(process)
+        if done.code == _NOT_FOUND and done.errors.startswith("env:"):
+            raise ConfigurationError([_NO_GIT])
+        return done
 
     def _options(self) -> list[str]:
         options = ["--no-pager", "-C", str(self.directory)]
