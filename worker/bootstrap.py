@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import redis.asyncio
@@ -32,7 +32,7 @@ from worker.forges import FORGES
 from worker.forges.access import Access
 from worker.ports import Clock, Forge, Model, Throttle
 from worker.providers import catalogue, tokens
-from worker.providers.account import models_offered
+from worker.providers.check import choose_model
 from worker.providers.connect import connect as connect_model
 from worker.providers.endpoint import PRIMARY, SECOND, Endpoint
 from worker.providers.fallback import Breaker, FallbackModel
@@ -229,7 +229,9 @@ class Installation:
 
     @cached_property
     def model_info(self) -> ModelInfo:
-        return catalogue.lookup(self.endpoint.model)
+        """The catalogue's row, with the window that the operator says the model has."""
+        info = catalogue.lookup(self.endpoint.model)
+        return replace(info, window_tokens=self.settings.llm_context_tokens or info.window_tokens)
 
     @cached_property
     def planning(self) -> Planning:
@@ -332,7 +334,6 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
         budget=budget_for(
             info,
             chunk_tokens=settings.review_chunk_tokens,
-            window_tokens=settings.llm_context_tokens,
             output_tokens=settings.llm_max_output_tokens,
         ),
         words=words(Kind.FINDINGS),
@@ -344,19 +345,14 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
 
 
 async def with_model_chosen(settings: Settings, *, clock: Clock) -> Settings:
-    """`API_LLM_PROVIDER_MODEL=auto` → the best model that the key may use and this program knows."""
+    """`API_LLM_PROVIDER_MODEL=auto` → the best model that the key may use and this program knows.
+
+    Raises as `choose_model` does.
+    """
     if settings.api_llm_provider_model != "auto":
         return settings
-    offered = await models_offered(endpoint_of(settings), now=clock.now())
-    for name in catalogue.known_models():
-        if name in offered and not catalogue.lookup(name).is_retired:
-            return settings.model_copy(update={"api_llm_provider_model": name})
-    raise ConfigurationError(
-        [
-            "API_LLM_PROVIDER_MODEL: auto found no model that this program knows. On offer: "
-            f"{', '.join(offered[:20]) or 'nothing'}. Name one of them."
-        ]
-    )
+    model = await choose_model(endpoint_of(settings), clock=clock)
+    return settings.model_copy(update={"api_llm_provider_model": model})
 
 
 def _plain(secret: SecretStr | None) -> str:

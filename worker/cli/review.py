@@ -109,7 +109,7 @@ def plan(
     settings = set_up(Role.PLAN, level="warning")
     if settings.api_llm_provider_model == "auto":
         # Which model it would be only the provider can tell; the plan is made for the best one known.
-        best = catalogue.known_models()[0]
+        best = catalogue.known_models()[-1]
         settings = settings.model_copy(update={"api_llm_provider_model": best})
     # Nothing connects to it: a plan needs no Redis, only the bodies' builder wants an address.
     installation = Installation(settings, "redis://localhost:0/0")

@@ -67,12 +67,17 @@ class Analysis:
 
     def credit(self, answer: Answer) -> None:
         """Count an answer that was paid for, whether it was of use or not."""
-        self.usage += answer.usage
+        self.pay(answer.usage)
         self.models.extend(name for name in [answer.model] if name not in self.models)
         self.notes.extend(note for note in answer.notes if note not in self.notes)
 
-    def failed(self, chunk: Chunk, reason: str) -> None:
+    def pay(self, usage: Usage | None) -> None:
+        self.usage += usage or Usage()
+
+    def failed(self, chunk: Chunk, reason: str, claims: tuple[Claim, ...] = ()) -> None:
+        """Nobody can say what was looked at, so the lines are not reviewed; complete claims are worth telling."""
         self.outcomes[chunk.id] = (chunk, reason)
+        self.claims.extend((chunk, claim) for claim in claims)
 
 
 async def analyse(
@@ -132,8 +137,8 @@ class _Run:
         await self.check_current()
         try:
             return await self.ask(chunk, name)
-        except AnswerCutOff:
-            return await self.divide(chunk, name, CUT_OFF)
+        except AnswerCutOff as error:
+            return await self.divide(chunk, name, CUT_OFF, keeping=read_findings(error.text).claims)
         except RequestTooLong:
             return await self.divide(chunk, name, TOO_LONG)
         except ContentFiltered:
@@ -149,16 +154,19 @@ class _Run:
         return ()
 
     async def ask(self, chunk: Chunk, name: str) -> tuple[Chunk, ...]:
+        """Two tries for an answer that can be read to its end; of a second bad one the complete items are kept."""
+        saved: tuple[Claim, ...] = ()
         for is_last in (False, True):
             answer = await self.complete(chunk)
             read = await asyncio.to_thread(read_findings, answer.text)
-            if read.is_whole:
+            if read.is_whole and not read.is_cut:
                 await self.save(name, SavedAnswer.of(answer).dump())
                 self.analysis.answered(chunk, read.claims, answer)
                 return ()
             self.analysis.credit(answer)
+            saved = read.claims or saved
             log.warning("answer.unreadable", chunk=chunk.id, problems=list(read.problems[:3]), is_last=is_last)
-        self.analysis.failed(chunk, UNREADABLE)
+        self.analysis.failed(chunk, UNREADABLE, saved)
         return ()
 
     async def complete(self, chunk: Chunk) -> Answer:
@@ -166,18 +174,26 @@ class _Run:
             answer = await self.model.complete(await self.workshop.render(chunk), flow=self.flow)
             await self.workshop.learn(chunk, answer)
             return answer
-        except AnswerCutOff:
+        except AnswerCutOff as error:
+            self.analysis.pay(error.usage)
             roomier = self.workshop.raise_cap(chunk)
             if roomier is None:
                 raise
             log.info("chunk.cap_raised", chunk=chunk.id, max_output_tokens=roomier.max_output_tokens)
+        try:
             return await self.model.complete(await self.workshop.render(roomier), flow=self.flow)
+        except AnswerCutOff as error:
+            self.analysis.pay(error.usage)
+            raise
 
-    async def divide(self, chunk: Chunk, name: str, reason: str) -> tuple[Chunk, ...]:
+    async def divide(
+        self, chunk: Chunk, name: str, reason: str, *, keeping: tuple[Claim, ...] = ()
+    ) -> tuple[Chunk, ...]:
+        """Smaller chunks in place of `chunk`; one that is indivisible fails, and keeps the claims `keeping`."""
         parts = self.workshop.split(chunk)
         if not parts:
             log.warning("chunk.failed", chunk=chunk.id, error=reason)
-            self.analysis.failed(chunk, reason)
+            self.analysis.failed(chunk, reason, keeping)
             return ()
         log.info("chunk.split", chunk=chunk.id, reason=reason, parts=len(parts))
         await self.save(name, SavedAnswer.split().dump())

@@ -1,0 +1,207 @@
+"""Conducting a job: which changes are reviewed, at which head, and what a next head inherits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.forge import MemoryForge
+from tests.fakes.jobs import FakeJobs
+from tests.fakes.model import FakeModel
+from tests.unit.review.test_examine import ONE_FILE, WIDE, Lessons
+from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.errors import Superseded, Unreachable
+from worker.core.exchange import Kind
+from worker.core.job import Claim, Intent, Priority, State
+from worker.ports import Match, Remote, Tree
+from worker.providers.tokens import o200k_counter
+from worker.review.conduct import Conductor, Policy
+from worker.review.examine import Examiner, Planning
+from worker.review.prompts import words
+from worker.review.records import REPORT, load_report
+
+REF = ChangeRef("github", "acme/shop", 7)
+OPEN = Change(ref=REF, head="a" * 40, base="b" * 40, base_branch="main", title="Add f")
+
+
+@dataclass
+class MemoryTree:
+    """A tree that holds one diff and no files."""
+
+    head: str
+
+    async def snapshot(self) -> Snapshot:
+        return Snapshot(head=self.head, base="b" * 40, diff=ONE_FILE)
+
+    async def read(self, path: str, *, revision: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        return None
+
+    async def search(self, literal: str, *, revision: str, limit: int = 20) -> Sequence[Match]:
+        return []
+
+
+@dataclass
+class MemoryCheckout:
+    is_away: bool = False
+    opened: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def open(self, change: Change, remote: Remote) -> AsyncIterator[Tree]:
+        if self.is_away:
+            raise Unreachable("git does not answer")
+        self.opened.append(change.head)
+        yield MemoryTree(change.head)
+
+
+@dataclass
+class Woken:
+    """Implements `ports.Wake`."""
+
+    published: list[str] = field(default_factory=list)
+
+    async def review(self, job_id: str, priority: Priority) -> None: ...
+
+    async def publish(self, job_id: str, priority: Priority) -> None:
+        self.published.append(job_id)
+
+    async def waiting(self, priority: Priority) -> int:
+        return 0
+
+
+@dataclass
+class Desk:
+    forge: MemoryForge = field(default_factory=MemoryForge)
+    jobs: FakeJobs = field(default_factory=FakeJobs)
+    model: FakeModel = field(default_factory=FakeModel)
+    checkout: MemoryCheckout = field(default_factory=MemoryCheckout)
+    wake: Woken = field(default_factory=Woken)
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        self.forge.open(OPEN)
+
+    async def claimed(self, head: str = OPEN.head, attempt: int = 1) -> Claim:
+        accepted = await self.jobs.accept(Intent(ref=REF, head=head))
+        claim = await self.jobs.claim(accepted.job, worker="w", states=[State.QUEUED, State.RUNNING])
+        assert isinstance(claim, Claim), claim
+        return replace(claim, job=replace(claim.job, attempt=attempt))
+
+    async def conduct(self, claim: Claim) -> None:
+        examiner = Examiner(
+            model=self.model,
+            planning=Planning(budget=WIDE, words=words(Kind.FINDINGS), count=o200k_counter()),
+            lessons=Lessons(),
+        )
+        conductor = Conductor(
+            jobs=self.jobs,
+            wake=self.wake,
+            forge=self.forge,
+            checkout=self.checkout,
+            examiner=examiner,
+            clock=FakeClock(),
+            policy=self.policy,
+        )
+        await conductor.conduct(claim)
+
+    async def state(self, claim: Claim) -> tuple[State, str]:
+        job = await self.jobs.get(claim.job.id)
+        assert job is not None
+        return job.state, job.reason
+
+
+def test_a_report_is_stored_and_publishing_is_woken() -> None:
+    async def run() -> None:
+        desk = Desk()
+        claim = await desk.claimed()
+        await desk.conduct(claim)
+        report = load_report((await desk.jobs.load(claim.job.id))[REPORT])
+        assert report.head == OPEN.head
+        assert len(report.findings) == 2
+        assert (await desk.state(claim))[0] is State.REVIEWED
+        assert desk.wake.published == [claim.job.id]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (replace(OPEN, state="closed"), "closed"),
+        (replace(OPEN, state="merged"), "merged"),
+        (replace(OPEN, is_draft=True), "draft"),
+        (replace(OPEN, is_locked=True), "locked"),
+    ],
+)
+def test_a_change_that_is_not_reviewed_now_is_skipped_with_the_reason(change: Change, reason: str) -> None:
+    async def run() -> None:
+        desk = Desk()
+        claim = await desk.claimed()
+        desk.forge.open(change)
+        await desk.conduct(claim)
+        state, said = await desk.state(claim)
+        assert state is State.SKIPPED
+        assert reason in said
+        assert desk.model.asked == []
+
+    asyncio.run(run())
+
+
+def test_a_head_that_moved_on_gets_a_job_of_its_own_although_its_delivery_never_came() -> None:
+    async def run() -> None:
+        desk = Desk()
+        claim = await desk.claimed()
+        desk.forge.push(REF, "c" * 40)
+        with pytest.raises(Superseded) as raised:
+            await desk.conduct(claim)
+        assert raised.value.by == "c" * 40
+        assert (await desk.jobs.find(REF))[0].head == "c" * 40
+
+    asyncio.run(run())
+
+
+def test_a_job_without_a_head_takes_the_one_the_forge_names() -> None:
+    async def run() -> None:
+        desk = Desk()
+        claim = await desk.claimed(head="")
+        await desk.conduct(claim)
+        job = await desk.jobs.get(claim.job.id)
+        assert job is not None
+        assert job.head == OPEN.head
+
+    asyncio.run(run())
+
+
+def test_the_next_head_inherits_answers_about_bytes_that_did_not_change() -> None:
+    async def run() -> None:
+        desk = Desk()
+        await desk.conduct(await desk.claimed())
+        desk.forge.push(REF, "c" * 40)
+        claim = await desk.claimed(head="c" * 40)
+        await desk.conduct(claim)
+        assert len(desk.model.asked) == 1, "the unit's bytes are the same, so nothing is asked"
+        report = load_report((await desk.jobs.load(claim.job.id))[REPORT])
+        assert len(report.findings) == 2
+        assert report.usage.requests == 0, "the other head's job paid for it"
+
+    asyncio.run(run())
+
+
+def test_without_git_the_forges_own_diff_is_taken_at_the_last_attempt_only() -> None:
+    async def run() -> None:
+        desk = Desk(checkout=MemoryCheckout(is_away=True))
+        cut = (("big.py", "left out by the forge's API", 12),)
+        desk.forge.diffs[REF] = Snapshot(head=OPEN.head, base="b" * 40, diff=ONE_FILE, cut=cut)
+        first = await desk.claimed()
+        with pytest.raises(Unreachable):
+            await desk.conduct(first)
+        await desk.conduct(replace(first, job=replace(first.job, attempt=3)))
+        report = load_report((await desk.jobs.load(first.job.id))[REPORT])
+        assert [(row.path, row.lines) for row in report.ledger.not_reviewed] == [("big.py", 12)]
+        assert not report.is_complete
+
+    asyncio.run(run())

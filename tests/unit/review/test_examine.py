@@ -1,0 +1,301 @@
+"""Examining one snapshot: what is asked, what is kept, and what the ledger then says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.model import FakeModel
+from worker.core.change import Snapshot
+from worker.core.errors import (
+    AnswerCutOff,
+    BudgetReached,
+    ContentFiltered,
+    NotAuthorised,
+    RequestTooLong,
+    Superseded,
+    Unreachable,
+)
+from worker.core.exchange import Kind, Prompt
+from worker.core.model_info import Budget
+from worker.core.report import Report
+from worker.ports import Flow
+from worker.providers.tokens import o200k_counter
+from worker.review.examine import Examiner, Planning, Subject
+from worker.review.prompts import words
+
+WIDE = Budget(window_tokens=262_144, output_tokens=65_536, token_factor=1.1, chunk_tokens=20_000)
+SMALL_UNITS = replace(WIDE, chunk_tokens=1_000)
+SUBJECT = Subject(name="local", flow=Flow(change="local", repository="local"), title="A change")
+
+
+class Lessons:
+    """What usage taught, in memory."""
+
+    def __init__(self, factor: float | None = None) -> None:
+        self.factor = factor
+        self.heard: list[tuple[int, int]] = []
+
+    async def get(self, model: str) -> float | None:
+        return self.factor
+
+    async def learned(self, model: str, *, planned_with: float, estimated: int, actual: int) -> None:
+        self.heard.append((estimated, actual))
+
+
+def added_file(path: str, rows: list[str]) -> bytes:
+    body = "".join(f"+{row}\n" for row in rows)
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\nindex 0000000..1111111\n"
+        f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(rows)} @@\n{body}"
+    ).encode()
+
+
+def large_change(files: int = 6, rows: int = 80) -> bytes:
+    """Several files in several folders, each a good part of a small unit."""
+    return b"".join(
+        added_file(
+            f"part{file}/module{file}.py", [f"value_{file}_{row} = compute({row}, {file})" for row in range(rows)]
+        )
+        for file in range(files)
+    )
+
+
+ONE_FILE = added_file("a.py", ["def f(x=[]):", "    return x", "y = f() == None"])
+
+
+def examine(
+    diff: bytes,
+    model: FakeModel,
+    *,
+    budget: Budget = WIDE,
+    saved: Mapping[str, bytes] | None = None,
+    kept: dict[str, bytes] | None = None,
+    names_failures: bool = True,
+    verifies: bool = False,
+    lessons: Lessons | None = None,
+    stops_after: int | None = None,
+) -> Report:
+    kept = {} if kept is None else kept
+    checks = 0
+
+    async def save(name: str, value: bytes) -> None:
+        kept[name] = value
+
+    async def check_current() -> None:
+        nonlocal checks
+        checks += 1
+        if stops_after is not None and checks > stops_after:
+            raise Superseded("moved on", by="f" * 40)
+
+    examiner = Examiner(
+        model=model,
+        planning=Planning(budget=budget, words=words(Kind.FINDINGS), count=o200k_counter()),
+        lessons=lessons or Lessons(),
+        verdict_words=words(Kind.VERDICTS) if verifies else None,
+        at_once=1,
+    )
+    return asyncio.run(
+        examiner.examine(
+            SUBJECT,
+            Snapshot(head="", base="", diff=diff),
+            tree=None,
+            saved=saved or {},
+            save=save,
+            check_current=check_current,
+            names_failures=names_failures,
+        )
+    )
+
+
+def finding(file: str, line: int, quote: str, title: str = "Wrong") -> str:
+    item = {"file": file, "line": line, "end_line": line, "quote": quote, "severity": "high", "category": "bug"}
+    return json.dumps({"findings": [{**item, "title": title, "body": "It fails."}]})
+
+
+def test_findings_stand_at_the_lines_they_quote_and_the_ledger_is_complete() -> None:
+    report = examine(ONE_FILE, FakeModel())
+    assert [(each.anchor.line, each.severity) for each in report.findings if each.anchor] == [
+        (1, "medium"),
+        (3, "low"),
+    ]
+    assert report.ledger.reviewed_lines == report.ledger.changed_lines == 3
+    assert report.is_complete
+    assert report.usage.requests == 1
+
+
+def test_nothing_to_review_asks_nobody_and_is_complete() -> None:
+    model = FakeModel()
+    report = examine(b"", model)
+    assert report.is_complete
+    assert model.asked == []
+
+
+def test_a_claim_about_a_file_that_was_not_shown_is_told_without_a_line() -> None:
+    report = examine(ONE_FILE, FakeModel(brain=lambda _: finding("F9", 1, "nothing like it")))
+    assert report.findings == ()
+    assert [each.path for each in report.unanchored] == ["F9"]
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more() -> None:
+    model = FakeModel()
+    model.script("I am sorry, there is nothing I can say.")
+    report = examine(ONE_FILE, model)
+    assert report.is_complete
+    assert report.usage.requests == 2, "both answers were paid for"
+
+
+def test_a_chunk_without_a_readable_answer_is_named_and_the_others_are_kept() -> None:
+    model = FakeModel()
+    model.script("no", "no")
+    report = examine(large_change(), model, budget=SMALL_UNITS)
+    assert not report.is_complete
+    assert {row.reason for row in report.ledger.not_reviewed} == {"the model's answer could not be read"}
+    assert 0 < report.ledger.reviewed_lines < report.ledger.changed_lines
+
+
+def test_of_an_answer_cut_twice_the_complete_findings_are_told_but_the_lines_do_not_count() -> None:
+    whole = finding("F1", 1, "def f(x=[]):")
+    cut = whole[: whole.rindex("]")] + ', {"file": "F1", "li'
+    report = examine(ONE_FILE, FakeModel(brain=lambda _: cut))
+    assert len(report.findings) == 1
+    assert report.ledger.reviewed_lines == 0
+
+
+def test_a_cut_off_answer_is_asked_for_again_with_the_whole_share() -> None:
+    model = FakeModel()
+    model.script(AnswerCutOff("cut"))
+    assert examine(ONE_FILE, model).is_complete
+    first, second = (prompt for prompt, _ in model.asked)
+    assert second.max_output_tokens == WIDE.output_tokens > first.max_output_tokens
+
+
+def test_a_request_that_is_too_long_gives_way_to_smaller_ones_with_the_same_lines() -> None:
+    model = FakeModel()
+    model.script(RequestTooLong("too long"))
+    report = examine(large_change(), model)
+    assert report.is_complete
+    assert report.usage.requests == 2
+    assert [shown_rows(prompt) for prompt, _ in model.asked[1:]] != [[], []]
+    assert sorted(row for prompt, _ in model.asked[1:] for row in shown_rows(prompt)) == sorted(
+        shown_rows(model.asked[0][0])
+    )
+
+
+def shown_rows(prompt: Prompt) -> list[str]:
+    return [row for row in prompt.user.split("\n") if "|+|" in row]
+
+
+def test_what_the_content_filter_declines_is_halved_down_to_the_file_that_it_minds() -> None:
+    def brain(prompt: Prompt) -> str:
+        if "value_3_0 " in prompt.user:
+            raise ContentFiltered("declined")
+        return '{"findings": []}'
+
+    report = examine(large_change(), FakeModel(brain=brain))
+    assert {row.path for row in report.ledger.not_reviewed} == {"part3/module3.py"}
+    assert {row.reason for row in report.ledger.not_reviewed} == {"declined by the provider's content filter"}
+    assert sum(row.lines for row in report.ledger.not_reviewed) < 10, "only the rows that cannot be divided further"
+
+
+def test_a_model_out_of_reach_is_raised_while_attempts_are_left_and_named_at_the_last() -> None:
+    for names_failures in (False, True):
+        model = FakeModel()
+        model.script(Unreachable("no answer"))
+        if not names_failures:
+            with pytest.raises(Unreachable):
+                examine(large_change(), model, budget=SMALL_UNITS, names_failures=False)
+            continue
+        report = examine(large_change(), model, budget=SMALL_UNITS)
+        assert {row.reason for row in report.ledger.not_reviewed} == {"the model did not answer"}
+
+
+def test_nothing_answered_at_all_is_never_a_review() -> None:
+    model = FakeModel()
+    model.script(Unreachable("no answer"))
+    with pytest.raises(Unreachable):
+        examine(ONE_FILE, model)
+
+
+def test_a_refusal_of_the_key_ends_everything() -> None:
+    model = FakeModel()
+    model.script(NotAuthorised("the key is wrong"))
+    with pytest.raises(NotAuthorised):
+        examine(large_change(), model, budget=SMALL_UNITS)
+    assert len(model.asked) == 1
+
+
+def test_a_budget_that_is_reached_keeps_what_there_is_and_names_the_rest() -> None:
+    model = FakeModel()
+    model.script('{"findings": []}', BudgetReached("LLM_REVIEW_BUDGET_USD is reached"))
+    report = examine(large_change(), model, budget=SMALL_UNITS)
+    assert {row.reason for row in report.ledger.not_reviewed} == {"budget"}
+    assert report.ledger.reviewed_lines > 0
+    assert report.notes == ("LLM_REVIEW_BUDGET_USD is reached",)
+    assert len(model.asked) == 2, "nothing is sent after the stop"
+
+
+def test_a_second_attempt_buys_only_what_the_first_did_not_get() -> None:
+    kept: dict[str, bytes] = {}
+    first = FakeModel()
+    first.script('{"findings": []}', '{"findings": []}', Unreachable("gone"))
+    with pytest.raises(Superseded):
+        examine(large_change(), first, budget=SMALL_UNITS, kept=kept, stops_after=3)
+    second = FakeModel()
+    report = examine(large_change(), second, budget=SMALL_UNITS, saved=kept, lessons=Lessons(1.5))
+    whole = FakeModel()
+    examine(large_change(), whole, budget=SMALL_UNITS)
+    assert report.is_complete
+    assert len(second.asked) == len(whole.asked) - 2
+    assert report.usage.requests == len(whole.asked), "the bill of the review has both attempts"
+
+
+def test_a_split_that_was_made_once_is_not_tried_whole_again() -> None:
+    kept: dict[str, bytes] = {}
+    first = FakeModel()
+    first.script(RequestTooLong("too long"))
+    examine(large_change(), first, kept=kept)
+    second = FakeModel()
+    assert examine(large_change(), second, saved=kept).is_complete
+    assert second.asked == []
+
+
+def test_usage_teaches_the_token_factor() -> None:
+    lessons = Lessons()
+    examine(ONE_FILE, FakeModel(), lessons=lessons)
+    [(estimated, actual)] = lessons.heard
+    assert 0 < estimated <= actual
+
+
+def test_what_the_second_look_refutes_is_left_out_and_said() -> None:
+    def brain(prompt: Prompt) -> str:
+        if prompt.kind is Kind.VERDICTS:
+            assert "C1 a.py:1" in prompt.user
+            assert "|+|" not in prompt.user
+            return '{"verdicts": [{"candidate": "C1", "verdict": "refuted", "evidence": "no"}]}'
+        return finding("F1", 1, "def f(x=[]):")
+
+    report = examine(ONE_FILE, FakeModel(brain=brain), verifies=True)
+    assert report.findings == ()
+    assert report.notes == ("1 finding was refuted by a second look and left out.",)
+    assert report.usage.requests == 2
+
+
+def test_a_second_look_that_does_not_come_about_refutes_nothing() -> None:
+    model = FakeModel()
+    model.script(finding("F1", 1, "def f(x=[]):"), Unreachable("gone"))
+    report = examine(ONE_FILE, model, verifies=True)
+    assert len(report.findings) == 1
+    assert "second look" in report.notes[0]
+
+
+def test_two_claims_about_the_same_lines_are_told_once_and_the_worse_one_stays() -> None:
+    low = finding("F1", 1, "def f(x=[]):", "Mutable default argument is shared").replace("high", "low")
+    high = finding("F1", 1, "def f(x=[]):", "Mutable default argument shared")
+    both = json.dumps({"findings": json.loads(low)["findings"] + json.loads(high)["findings"]})
+    report = examine(ONE_FILE, FakeModel(brain=lambda _: both))
+    assert [each.severity for each in report.findings] == ["high"]
