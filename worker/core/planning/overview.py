@@ -68,9 +68,10 @@ def _map(files: Sequence[FileDiff], skipped: Mapping[int, str], count: Counter, 
         rows = [_row(file, skipped.get(index)) for index, file in enumerate(files)]
         if (used := count("\n".join(rows))) <= limit:
             return _with_signatures(files, rows, skipped, count, limit - used)
-    deepest = max(file.path.count("/") for file in files)
+    told = [(file.path.split("/")[:-1], file.added, file.removed) for file in files]
+    deepest = max(len(folders) for folders, _, _ in told)
     for depth in range(min(deepest, 6), -1, -1):
-        rows = _folders(files, depth)
+        rows = _folders(told, depth)
         if len(rows) * 8 <= limit and count("\n".join(rows)) <= limit:
             return rows
     return _largest(rows, count, limit)
@@ -119,14 +120,14 @@ def _signatures(file: FileDiff) -> Iterable[str]:
         yield f"  {'declares' if sign == b'+' else 'no longer declares'} {mask(shown(text))[:160]}"
 
 
-def _folders(files: Sequence[FileDiff], depth: int) -> list[str]:
+def _folders(told: Sequence[tuple[list[str], int, int]], depth: int) -> list[str]:
+    """A row for each folder of at most `depth` levels, with the files below it."""
     folders: dict[str, list[int]] = {}
-    for file in files:
-        parts = file.path.split("/")[:-1][:depth]
-        sums = folders.setdefault("/".join(parts), [0, 0, 0])
+    for parts, added, removed in told:
+        sums = folders.setdefault("/".join(parts[:depth]), [0, 0, 0])
         sums[0] += 1
-        sums[1] += file.added
-        sums[2] += file.removed
+        sums[1] += added
+        sums[2] += removed
     return [
         f"* {shown_path(folder + '/') if folder else 'at the top'}: {number} files, {_lines(added, removed)}"
         for folder, (number, added, removed) in folders.items()

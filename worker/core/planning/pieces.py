@@ -10,6 +10,7 @@ from typing import Final
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.planning.cutting import cut_at
 from worker.core.planning.rendering import opening_text, raw_header, raw_size, raw_sizes, rows_gain
+from worker.core.planning.showing import is_plain
 from worker.core.planning.tokens import Counter, Size, total
 
 FULL_ENOUGH: Final = 0.85
@@ -151,6 +152,7 @@ class _Ruler:
         self._hunk = hunk
         self._body = hunk.body
         self._count = count
+        self._is_plain = is_plain(hunk.body)
         # Counts of neighbours may be a token or two short of the whole.
         self._header = raw_size(raw_header(hunk), count) + Size(2)
         self._last_number = hunk.new_start + hunk.new_lines
@@ -220,7 +222,7 @@ class _Ruler:
 
     def _measured(self, texts: Sequence[bytes]) -> list[Size]:
         sizes = []
-        for text, size in zip(texts, raw_sizes(texts, self._count), strict=True):
+        for text, size in zip(texts, raw_sizes(texts, self._count, are_plain=self._is_plain), strict=True):
             removed = text.count(b"\n-") + (text[:1] == b"-")
             # Which numbers the rows have is not known here: the last ones are the longest.
             sizes.append(size + rows_gain(removed, self._last_number, text.count(b"\n") - removed))
@@ -240,6 +242,8 @@ class _Ruler:
             rank = _rank(before, row)
             if rank < best_rank:
                 best, best_rank = at, rank
+                if rank == (0, 0):
+                    break
             at -= len(before)
             row = before
         return best
