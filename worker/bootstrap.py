@@ -341,6 +341,7 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
         scope=Scope(include=settings.review_include, exclude=settings.review_exclude),
         guidance="" if language == "English" else f"Write title and body of every finding in {language}.",
         thinks=settings.llm_thinking != "off",
+        thinks_from_lines=settings.llm_thinking_min_lines,
     )
 
 

@@ -111,6 +111,11 @@ class RequestSettings(_Group):
     """How a request to the model is made"""
 
     llm_thinking: Thinking = Field(default="default", description="default, off, low, medium or high.")
+    llm_thinking_min_lines: int = Field(
+        default=0,
+        ge=0,
+        description="Changed lines below which the model answers without thinking; 0: it always thinks.",
+    )
     llm_extra_body: Json[dict[str, JsonValue]] = Field(
         default_factory=dict,
         description='JSON object merged into every request, such as {"thinking":{"type":"disabled"}}.',

@@ -63,6 +63,8 @@ class Planning:
     guidance: str = ""
     """The operator's own words to the model: the language of the answer."""
     thinks: bool = True
+    thinks_from_lines: int = 0
+    """Changed lines from which thinking is worth its tokens; 0 is always."""
 
     async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Plan:
         """Parse and plan in a thread: a huge diff takes a second or two, and the heartbeat must go on.
@@ -73,8 +75,10 @@ class Planning:
         return await asyncio.to_thread(self._plan, subject, snapshot, scope)
 
     def _plan(self, subject: Subject, snapshot: Snapshot, scope: Scope) -> Plan:
+        files = parse_diff(snapshot.diff)
+        is_small = sum(file.changed for file in files) < self.thinks_from_lines
         return make_plan(
-            parse_diff(snapshot.diff),
+            files,
             words=self.words,
             budget=self.budget,
             count=self.count,
@@ -82,7 +86,7 @@ class Planning:
             title=subject.title,
             description=subject.description,
             guidance=self.guidance,
-            thinks=self.thinks,
+            thinks=self.thinks and not is_small,
             cut=snapshot.cut,
         )
 

@@ -79,6 +79,7 @@ def examine(
     verifies: bool = False,
     lessons: Lessons | None = None,
     stops_after: int | None = None,
+    thinks_from_lines: int = 0,
 ) -> Report:
     kept = {} if kept is None else kept
     checks = 0
@@ -94,7 +95,9 @@ def examine(
 
     examiner = Examiner(
         model=model,
-        planning=Planning(budget=budget, words=words(Kind.FINDINGS), count=o200k_counter()),
+        planning=Planning(
+            budget=budget, words=words(Kind.FINDINGS), count=o200k_counter(), thinks_from_lines=thinks_from_lines
+        ),
         lessons=lessons or Lessons(),
         verdict_words=words(Kind.VERDICTS) if verifies else None,
         at_once=1,
@@ -299,3 +302,14 @@ def test_two_claims_about_the_same_lines_are_told_once_and_the_worse_one_stays()
     both = json.dumps({"findings": json.loads(low)["findings"] + json.loads(high)["findings"]})
     report = examine(ONE_FILE, FakeModel(brain=lambda _: both))
     assert [each.severity for each in report.findings] == ["high"]
+
+
+def test_a_small_change_is_answered_without_thinking_where_the_operator_says_so() -> None:
+    def prompts(thinks_from_lines: int) -> list[bool]:
+        model = FakeModel()
+        examine(ONE_FILE, model, thinks_from_lines=thinks_from_lines)
+        return [prompt.without_thinking for prompt, _ in model.asked]
+
+    assert prompts(0) == [False]
+    assert prompts(3) == [False]
+    assert prompts(4) == [True]
