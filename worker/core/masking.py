@@ -47,6 +47,8 @@ SHAPES: Final = (
 )
 PRIVATE_KEY: Final = "private key"
 _KEY_HINT: Final = "PRIVATE KEY-----"
+HINTS: Final = tuple({*(shape.hint for shape in SHAPES), _KEY_HINT})
+"""A text with none of them holds no secret that is known here."""
 _KEY_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 _KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 # A row of a key in text: sign of a diff, indentation or quotes around, base64 within.
