@@ -6,7 +6,7 @@ serves HTTP, runs in an event loop of its own and enters `services()` there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +28,7 @@ from worker.core.limits import HardStops, Limits, account_of
 from worker.core.masking import mask
 from worker.core.model_info import ModelInfo, budget_for
 from worker.core.planning.rules import Scope
+from worker.core.redaction import Redactor
 from worker.forges import FORGES
 from worker.forges.access import Access
 from worker.ports import Clock, Forge, Model, Throttle
@@ -50,6 +51,10 @@ from worker.storage.factors import TokenFactors
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake, celery_app
 from worker.storage.throttle import RedisThrottle
+
+WILD = frozenset("*?[")
+REMEMBERED = 1_000
+"""Jobs that are looked through for repositories that sent us changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +127,25 @@ class Services:
         return await accept(complete, jobs=self.jobs, wake=self.wake)
 
     async def reconcile(self) -> None:
-        """Accept open changes that nobody reviewed: one round over the repositories that the settings name."""
-        # A pattern names no repository that could be asked for its changes.
-        named = [name for name in self.installation.settings.github_repositories if not set("*?[") & set(name)]
+        """Accept open changes that nobody reviewed: one round over the repositories that are ours to review."""
         for forge in self.forges.values():
-            await self.reconciler.reconcile(forge, named)
+            repositories = await self._repositories(forge.name)
+            if repositories is not None:
+                await self.reconciler.reconcile(forge, repositories)
+
+    async def _repositories(self, forge: str) -> Sequence[str] | None:
+        """Whose open changes are asked for; empty: those within reach that the patterns admit; None: nobody's.
+
+        Where the settings admit everything, a token may reach hundreds of repositories that nobody meant; then it is
+        those that sent us a change before.
+        """
+        globs = self.installation.settings.github_repositories
+        if not any(WILD.intersection(glob) for glob in globs):
+            return globs
+        if not any(WILD.intersection(glob.partition("/")[0]) for glob in globs):
+            return ()
+        known = {job.ref.repository for job in await self.jobs.list(limit=REMEMBERED) if job.ref.forge == forge}
+        return sorted(known) or None
 
     def forge(self, name: str) -> Forge:
         """Raises `ConfigurationError` when the job's forge is not configured in this process."""
@@ -275,8 +294,16 @@ class Installation:
             max_comments=settings.review_max_comments,
             max_comments_per_file=settings.review_max_comments_per_file,
             min_severity=settings.review_min_severity,
-            mask=mask,
+            mask=self._masked,
         )
+
+    def _masked(self, text: str) -> str:
+        """Without our own secrets in any spelling, and without what has a well-known secret's shape."""
+        return self._redactor(mask(text))
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(self.settings.secrets())
 
     def request_body(self, prompt: Prompt) -> bytes:
         """`prompt` exactly as it would be sent to the provider; nothing is sent, and no Redis is asked."""

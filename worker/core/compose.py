@@ -9,6 +9,7 @@ from worker.core.diff.anchor import resolve
 from worker.core.finding import Claim, Finding
 from worker.core.fingerprint import fingerprint
 from worker.core.planning.plan import Chunk, ChunkFile
+from worker.core.suggestion import is_applicable
 
 _SAME_TITLE = 0.6
 """Share of common words from which two titles on the same lines say the same thing."""
@@ -29,6 +30,14 @@ def locate(chunk: Chunk, claim: Claim) -> Finding:
     file = _named(chunk, claim.file)
     anchor = resolve(claim, file.diff, file.hunks) if file is not None else None
     path = file.path if file is not None else claim.file
+    suggestion = None
+    if (
+        claim.suggestion
+        and file is not None
+        and anchor is not None
+        and is_applicable(claim.suggestion, anchor, file.hunks)
+    ):
+        suggestion = claim.suggestion
     return Finding(
         path=path,
         anchor=anchor,
@@ -38,7 +47,7 @@ def locate(chunk: Chunk, claim: Claim) -> Finding:
         body=claim.body,
         quote=claim.quote,
         fingerprint=fingerprint(path=path, code=claim.quote, category=claim.category, title=claim.title),
-        suggestion=claim.suggestion,
+        suggestion=suggestion,
         confidence=claim.confidence,
     )
 
