@@ -2,8 +2,9 @@
 
 Everything is fetched from the package index into `benchmarks/.cache`: two releases of each package, and
 PR-Agent into an environment of its own (it needs Python 3.12 or newer: set PEER_PYTHON). Each side runs
-in a process of its own, in turn, on the same bytes, with the same token counter; the fastest of three
-runs counts for either side.
+in a process of its own, in turn, on the same bytes, with the same token counter. Seconds are of the
+processor, over all threads, so that what else the machine does weighs little; the best of three runs
+counts for either side.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ CASES = (
 def main() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     peer = peer_python()
-    print("| diff | rows | side | s | rows/s | peak MB | above start MB | added shown | removed shown | disclosed |")
+    print(
+        "| diff | rows | side | CPU s | rows/CPU s | peak MB | above start | added shown | removed shown | disclosed |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         compare(case, diff_of(case), peer)
