@@ -395,6 +395,27 @@ def test_a_blob_too_large_to_fetch_is_named_and_the_rest_is_reviewed(forge: Forg
     assert b"huge.bin" not in snapshot.diff
 
 
+def test_a_repository_too_large_to_search_says_so_once_and_is_not_fetched_again(forge: Forge) -> None:
+    files: dict[str | bytes, bytes | str | None] = {f"f{n}.bin": secrets.token_bytes(300_000) for n in range(20)}
+    forge.root = forge.repository.commit(files, parent=forge.root)
+    forge.head = forge.repository.commit({"a.py": "needle\n"}, parent=forge.root)
+    forge.repository.ref("refs/heads/main", forge.root)
+    forge.repository.pull(7, forge.head)
+    forge.limits = replace(forge.limits, search_bytes=100_000)
+
+    async def question(tree: Tree) -> None:
+        assert b"+needle" in (await tree.snapshot()).diff
+        with pytest.raises(Unprocessable, match="100,000 bytes"):
+            await tree.search("needle", revision=forge.head)
+        asked = len(forge.server.seen)
+        with pytest.raises(Unprocessable, match="100,000 bytes"):
+            await tree.search("needle", revision=forge.head)
+        assert len(forge.server.seen) == asked
+        assert await tree.read("a.py", revision=forge.head) == b"needle\n"
+
+    forge.ask(question)
+
+
 def test_history_comes_without_blobs_and_those_of_the_change_in_one_request(forge: Forge) -> None:
     files: dict[str | bytes, bytes | str | None] = {f"f{number}.py": f"v = {number}\n" for number in range(20)}
     forge.head = forge.repository.commit(files, parent=forge.head)

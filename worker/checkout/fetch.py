@@ -71,12 +71,15 @@ class Fetch:
             with self.exclusive() as lock:
                 self._fetch(["--filter=blob:none"], oids, lock, self.limits.blobs_bytes, negotiates=False)
 
-    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
-        """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
+    def below(self, tree: str, *, blob_limit_bytes: int, limit_bytes: int) -> None:
+        """Fetch the blobs below a tree (by object id) that are smaller than `blob_limit_bytes`.
+
+        Raises `Unprocessable` when together they exceed `limit_bytes`.
+        """
         with self.exclusive() as lock:
             # The tree is here already, so git would see nothing to do; --refetch asks for it as if it were not.
             options = ["--refetch", f"--filter=blob:limit={blob_limit_bytes}"]
-            self._fetch(options, [tree], lock, self.limits.fetch_bytes, negotiates=False)
+            self._fetch(options, [tree], lock, limit_bytes, negotiates=False)
 
     def known_large(self) -> set[str]:
         try:

@@ -23,6 +23,8 @@ class CheckoutLimits:
     blob_bytes: int = 10_000_000
     search_blob_bytes: int = 500_000
     """Larger blobs are not fetched for searching: sources are smaller."""
+    search_bytes: int = 500_000_000
+    """What making one revision searchable may add; a repository larger than that is not searched."""
     diff_bytes: int = 100_000_000
     """Of diff text held in memory; what lies beyond is named in `Snapshot.cut`."""
     mirrors_bytes: int = 20_000_000_000

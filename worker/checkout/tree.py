@@ -60,8 +60,8 @@ class Supply(Protocol):
     def blobs(self, oids: Sequence[str]) -> None:
         """Fetch these blobs in one request. Raises `Unprocessable` when they are too much together."""
 
-    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
-        """Fetch the blobs below a tree (by object id) that are smaller than the limit."""
+    def below(self, tree: str, *, blob_limit_bytes: int, limit_bytes: int) -> None:
+        """Fetch the blobs below a tree (by object id) that are small enough. Raises `Unprocessable`."""
 
     def known_large(self) -> set[str]:
         """Blobs that a search did without before."""
@@ -80,7 +80,7 @@ class Nothing:
                 " run git fetch --refetch --no-filter there."
             )
 
-    def below(self, tree: str, *, blob_limit_bytes: int) -> None:
+    def below(self, tree: str, *, blob_limit_bytes: int, limit_bytes: int) -> None:
         """A search finds what is there."""
 
     def known_large(self) -> set[str]:
@@ -100,7 +100,8 @@ class ObjectTree:
     limits: CheckoutLimits
     supply: Supply = field(default_factory=Nothing)
     _diff: Snapshot | None = None
-    _searchable: set[str] = field(default_factory=set)
+    _searchable: dict[str, Unprocessable | None] = field(default_factory=dict)
+    """Revisions that were made searchable, or why they cannot be."""
     _once: threading.Lock = field(default_factory=threading.Lock)
 
     async def snapshot(self) -> Snapshot:
@@ -143,7 +144,11 @@ class ObjectTree:
                 raise
             # Their sizes cannot be asked for; a filter on whole trees is how to get the small ones alone.
             for revision in (self.head, self.base):
-                self.supply.below(self._tree_of(revision), blob_limit_bytes=self.limits.blob_bytes)
+                self.supply.below(
+                    self._tree_of(revision),
+                    blob_limit_bytes=self.limits.blob_bytes,
+                    limit_bytes=self.limits.fetch_bytes,
+                )
         absent = set(self._missing(missing))
         return [file for file in changed if absent.intersection(file.blobs)]
 
@@ -266,8 +271,10 @@ class ObjectTree:
         sha = _sha(revision)
         with self._once:
             if sha not in self._searchable:
-                self._make_searchable(sha)
-                self._searchable.add(sha)
+                self._searchable[sha] = self._make_searchable(sha)
+            if (refusal := self._searchable[sha]) is not None:
+                # What was too large once is not fetched again for every search.
+                raise refusal
         form = [
             "-z",
             "-n",
@@ -289,8 +296,15 @@ class ObjectTree:
             output = error.output[: error.output.rfind(b"\n") + 1]
         return _matches(output, sha)
 
-    def _make_searchable(self, sha: str) -> None:
-        """Bring the blobs of a whole revision, but for large ones."""
+    def _make_searchable(self, sha: str) -> Unprocessable | None:
+        """Bring the blobs of a whole revision, but for large ones; why not, when they are too much."""
+        try:
+            self._bring_sources(sha)
+        except Unprocessable as error:
+            return error
+        return None
+
+    def _bring_sources(self, sha: str) -> None:
         listed = self._run(
             ["ls-tree", "-r", "-z", "--full-tree", "--format=%(objecttype) %(objectname)", sha], _LIST_BYTES
         )
@@ -305,7 +319,11 @@ class ObjectTree:
             # Reviewed before: what is new since then is little.
             self.supply.blobs(missing)
         else:
-            self.supply.below(self._tree_of(sha), blob_limit_bytes=self.limits.search_blob_bytes)
+            self.supply.below(
+                self._tree_of(sha),
+                blob_limit_bytes=self.limits.search_blob_bytes,
+                limit_bytes=self.limits.search_bytes,
+            )
             self.supply.note_large(self._missing(missing))
 
     # ------------------------------------------------------------------------------------- git
