@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.core.errors import ConfigurationError
+from worker.core.errors import ConfigurationError, Stalled
 
 # GitPython looks for git when it is imported and raises ImportError where there is none; we tell it in our own
 # words when git is needed: https://gitpython.readthedocs.io/en/stable/reference.html#git.refresh
@@ -88,7 +88,7 @@ _READ_BYTES = 1 << 16
 _STDERR_BYTES = 1 << 16
 
 
-class TimedOut(Exception):
+class TimedOut(Stalled):
     """git was killed: it ran for longer than its total deadline, or was silent for longer than its idle one."""
 
 
