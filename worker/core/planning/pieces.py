@@ -15,6 +15,8 @@ from worker.core.planning.tokens import Counter, Size, total
 
 FULL_ENOUGH: Final = 0.85
 """A unit filled so far may be closed; one that is emptier takes a part of what comes next."""
+SURELY_LARGE: Final = 4
+"""Bytes for each token of a unit, above which text is counted in parts at once: hardly any fits whole."""
 PARTIAL: Final = "part of this file's change; the other parts are reviewed separately"
 _BORDER_SHARE: Final = 0.15
 """In this last share of a part a scope's border is looked for; further back, units would stay empty."""
@@ -76,8 +78,8 @@ def parts_of(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
 
     Parts without a changed line are left out: they are context of lines that stand in another part.
     """
-    # Far above the limit a count of the whole would only be thrown away.
-    if len(hunk.body) <= limit.tokens * 6:
+    # Above the limit a count of the whole would only be thrown away.
+    if len(hunk.body) <= limit.tokens * SURELY_LARGE:
         (part,) = measured([hunk], count)
         if part.size.fits(limit):
             return [part]

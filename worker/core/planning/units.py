@@ -11,14 +11,21 @@ from worker.core.model_info import Budget
 from worker.core.planning.grouping import clusters
 from worker.core.planning.notes import note
 from worker.core.planning.packing import pack
-from worker.core.planning.pieces import Part, Piece, opening_size, partial, parts_of, piece_of, split_parts
+from worker.core.planning.pieces import (
+    SURELY_LARGE,
+    Part,
+    Piece,
+    opening_size,
+    partial,
+    parts_of,
+    piece_of,
+    split_parts,
+)
 from worker.core.planning.rendering import opening_text, raw_header, raw_sizes, rows_gain
 from worker.core.planning.tokens import Counter, Size, total
 
 _BATCH_BYTES: Final = 8_000_000
 """Files are counted together up to so much: side by side, and without holding a second copy of the diff."""
-_SURELY_LARGE: Final = 6
-"""Bytes for each token of a unit, above which a file is cut without being counted whole first."""
 
 
 class Units:
@@ -67,7 +74,7 @@ class Units:
 
     def _measured(self, batch: Sequence[Piece]) -> Iterator[Piece]:
         """The batch's files that fit a unit, with their sizes, and the last parts of those that do not."""
-        most = self._limit.tokens * _SURELY_LARGE
+        most = self._limit.tokens * SURELY_LARGE
         is_large = [sum(len(hunk.body) for hunk in piece.hunks) > most for piece in batch]
         sizes = iter(
             raw_sizes([_text(it) for it, large in zip(batch, is_large, strict=True) if not large], self._count)
@@ -101,6 +108,8 @@ class Units:
             else:
                 length = _readable(len(part.hunk.body))
                 self._leave_out(piece.diff, f"line of {length} exceeds the window", part.hunk.changed)
+        if tuple(part.hunk for part in run) == piece.hunks and total(part.size for part in run).fits(room):
+            return [piece_of(piece.diff, run, piece.note, self._count)]
         pieces = self._pieces(piece.diff, told, run, room)
         self._full.extend([full] for full in pieces[:-1])
         return pieces[-1:]

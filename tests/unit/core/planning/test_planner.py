@@ -206,6 +206,12 @@ def test_a_large_file_is_cut_where_a_scope_begins() -> None:
     assert firsts == ["def compute(number):"] * len(plan.chunks)
 
 
+def test_a_file_of_many_bytes_and_few_tokens_is_not_called_a_part() -> None:
+    plan = planned([new_file("wide.py", [b"x = 1" + b" " * 4_000] * 40)])
+    (chunk,) = plan.chunks
+    assert chunk.files[0].note == "new file"
+
+
 def test_a_line_larger_than_a_unit_goes_alone_and_one_larger_than_the_window_is_named() -> None:
     long, longest = b"ab1 " * 30_000, b"ab1 " * 400_000
     plan = planned([new_file("lines.txt", [b"before", long, b"between", longest, b"after"])])
