@@ -109,7 +109,9 @@ def rows_gain(removed: int, first: int, numbered: int) -> Size:
     longer than what they hide.
     """
     last = first + numbered
-    groups = numbered + max(0, last - max(first, 1_000)) + max(0, last - max(first, 1_000_000))
+    groups = numbered
+    if last > 1_000:
+        groups += last - max(first, 1_000) + max(0, last - max(first, 1_000_000))
     tokens = removed + 2 * numbered + groups + (removed + numbered) // 8 + 1
     return Size(tokens, removed * 2 + numbered * (len(str(last)) + 2))
 
