@@ -128,10 +128,12 @@ class KimiServer:
         balance: float = 12.5,
         usages: dict[str, Any] | None = None,
         refuses: tuple[str, ...] = (),
+        declines: str = "",
     ) -> None:
         """`token_factor` times the o200k count is what this server counts. `default` shapes every unscripted answer.
 
         `usages` is what a Code Plan answers at `/usages`; `refuses` names members that this model does not take.
+        A request whose words hold `declines` meets the content filter.
         """
         self.key = key
         self.models = models
@@ -143,6 +145,7 @@ class KimiServer:
         self.balance = balance
         self.usages = usages
         self.refuses = refuses
+        self.declines = declines
         self.received: list[Received] = []
         self.violations: list[str] = []
         """One line for each request above a limit: what the throttle must keep at zero."""
@@ -378,6 +381,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, error("invalid_request_error", problem)
         if body["model"] not in kimi.models:
             return 404, error("resource_not_found_error", f"Not found the model {body['model']} or Permission denied")
+        if kimi.declines and kimi.declines in said(body, "user"):
+            return 400, error("content_filter", "The request was rejected because it was considered high risk")
         needed = tokens + body["max_completion_tokens"]
         if needed > kimi.window_tokens:
             return 400, error(
