@@ -4,8 +4,8 @@
 
 Every request is counted when it arrives: how many are open, how many requests and tokens came in the minute before, and
 in the running minute of a fixed window too. One above a cap is answered 429 and written down. Each line of LOG is one
-arrival or one end: `{"t", "what", "open", "tokens", "worker", "flow", "over", "way_s"}`, `t` in monotonic seconds, `way_s` since
-the worker was admitted.
+arrival or one end: `{"t", "what", "open", "tokens", "worker", "flow", "over", "way_s"}`; `t` in monotonic seconds,
+`way_s` since its worker was told that it may go.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A throttle in memory, for one event loop: the same limits, order and refusals as the one in Redis."""
+"""A throttle in memory, for one event loop: the limits, classes, fairness and refusals of the one in Redis."""
 
 from __future__ import annotations
 

@@ -57,8 +57,10 @@ CALLS_AT_ONCE = 8
 """Scripts of one instance on their way to Redis, which runs one at a time anyway."""
 RENEWED_WAITERS = 100
 """How many a heartbeat asks about, so that its cost does not grow with the line."""
-DEAF_AFTER = 3
+DEAF_AFTER = 1
 """So many unread messages, and an instance gets no slot until it reads them: it is dead, or stands still."""
+BURST_GAP_MS = 50
+"""Under a limit per minute ten requests may go at once; more follow at this distance, or at four times the pace."""
 QUOTA_PAUSE_S = 3600.0
 """Where the server does not say when its window turns: ask again after an hour."""
 
@@ -206,6 +208,7 @@ class RedisThrottle:
             "batch_share": BATCH_SHARE,
             "batch": 100,
             "deaf": DEAF_AFTER,
+            "gap": BURST_GAP_MS,
             "request_weight": REQUEST_WEIGHT_TOKENS,
             "cool_max": 60_000,
             "month_stop": None if stops.month_usd is None else micro_usd(stops.month_usd),
