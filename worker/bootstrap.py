@@ -41,7 +41,8 @@ from worker.providers.remote import Deadlines, RemoteModel, Wishes, encode
 from worker.review.accept import accept, accept_delivery
 from worker.review.conduct import Conductor
 from worker.review.conduct import Policy as ReviewPolicy
-from worker.review.examine import Examiner, Planning
+from worker.review.examine import Examiner
+from worker.review.planning import Planning
 from worker.review.prompts import words
 from worker.review.publish import Publishing, post_note, publish_job
 from worker.review.reconcile import Reconciler
@@ -369,6 +370,10 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
         guidance="" if language == "English" else f"Write title and body of every finding in {language}.",
         thinks=settings.llm_thinking != "off",
         thinks_from_lines=settings.llm_thinking_min_lines,
+        evidence_ratio=settings.review_evidence,
+        max_requests=settings.review_max_requests,
+        max_cost_usd=settings.llm_review_budget_usd,
+        prices=info.prices,
     )
 
 

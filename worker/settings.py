@@ -158,6 +158,12 @@ class ReviewSettings(_Group):
     review_chunk_tokens: int = Field(
         default=20_000, ge=1_000, le=200_000, description="Tokens of diff that one request normally carries."
     )
+    review_evidence: float = Field(
+        default=1, ge=0, le=4, description="Tokens of code from elsewhere shown for each token of diff; 0: none."
+    )
+    review_max_requests: int | None = Field(
+        default=None, ge=1, description="Requests for one review; what they do not reach is named; empty: no limit."
+    )
     review_verify: bool = Field(default=True, description="Try to refute each finding before it is posted.")
 
 

@@ -27,20 +27,17 @@ from worker.core.change import ChangeRef
 from worker.core.comments import Voice, summary_text
 from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, ReviewError
-from worker.core.exchange import Kind
 from worker.core.finding import Severity
 from worker.core.job import Intent, Job, Stage, State
 from worker.core.masking import mask
 from worker.core.planning.plan import plan_as_json
-from worker.core.planning.rendering import render
 from worker.core.report import Report
 from worker.core.report_json import report_json
 from worker.ports import Flow
 from worker.process import WorkerProcess
 from worker.providers import catalogue
-from worker.review.examine import Subject
 from worker.review.local import local_subject, review_local
-from worker.review.prompts import words
+from worker.review.planning import Subject
 from worker.review.records import REPORT, load_report
 from worker.settings import Role, Settings
 from worker.storage import embedded
@@ -122,14 +119,14 @@ def plan(
             )
             if render_to is not None:
                 render_to.mkdir(parents=True, exist_ok=True)
-                for chunk in made.chunks:
-                    prompt = render(made, chunk, words=words(Kind.FINDINGS), cache_key=made.nonce)
-                    (render_to / f"{chunk.id}.json").write_bytes(installation.request_body(prompt))
+                for chunk in made.plan.chunks:
+                    body = installation.request_body(await made.prompt(chunk))
+                    (render_to / f"{chunk.id}.json").write_bytes(body)
         if format is PlanFormat.JSON:
-            _write(json.dumps(plan_as_json(made), indent=2) + "\n", output)
+            _write(json.dumps(plan_as_json(made.plan), indent=2) + "\n", output)
         else:
             with _console(output) as console:
-                show_plan(made, console)
+                show_plan(made.plan, console)
 
     asyncio.run(planned())
 

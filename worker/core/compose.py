@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from worker.core.diff.anchor import resolve
-from worker.core.finding import Claim, Finding
+from worker.core.finding import Anchor, Claim, Finding, Severity
 from worker.core.fingerprint import fingerprint
 from worker.core.planning.plan import Chunk, ChunkFile
+from worker.core.planning.secret_lines import SecretLine
 from worker.core.suggestion import is_applicable
 
 _SAME_TITLE = 0.6
@@ -18,11 +20,51 @@ _SAME_TITLE = 0.6
 def compose(claims: Iterable[tuple[Chunk, Claim]]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
     """Return (anchored, unanchored) findings, each merged and ranked: worst severity, then path and line."""
     findings = merge(locate(chunk, claim) for chunk, claim in claims)
-    ranked = sorted(findings, key=_rank)
+    in_order = ranked(findings)
     return (
-        tuple(finding for finding in ranked if finding.anchor is not None),
-        tuple(finding for finding in ranked if finding.anchor is None),
+        tuple(finding for finding in in_order if finding.anchor is not None),
+        tuple(finding for finding in in_order if finding.anchor is None),
     )
+
+
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Worst severity first, then by path and line."""
+    return tuple(sorted(findings, key=_rank))
+
+
+def disclosed(secrets: Iterable[SecretLine]) -> list[Finding]:
+    """A finding for each added line that holds a secret: the model never sees the value, and neither does the reader.
+
+    A removed line is none: taking a secret out is what should happen.
+    """
+    findings: list[Finding] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for secret in secrets:
+        if secret.side != "RIGHT":
+            continue
+        # Two of a kind in one file are two findings, and stay the same two when lines move.
+        seen[secret.path, secret.kind] += 1
+        code = f"{secret.kind} {seen[secret.path, secret.kind]}"
+        findings.append(
+            Finding(
+                path=secret.path,
+                anchor=Anchor(secret.path, "RIGHT", secret.line, secret.line),
+                severity=Severity.HIGH,
+                category="security",
+                title=f"Secret in the change: {secret.kind}",
+                body=_EXPOSED,
+                quote="",
+                fingerprint=fingerprint(path=secret.path, code=code, category="security", title=""),
+            )
+        )
+    return findings
+
+
+_EXPOSED = (
+    "This line adds what has the shape of a real credential. Whoever can read the repository can use it, also after a"
+    " later commit removes it: revoke it, and read its successor from the environment or a secret store."
+    " It was masked before the change was shown to the model."
+)
 
 
 def locate(chunk: Chunk, claim: Claim) -> Finding:

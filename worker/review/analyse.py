@@ -38,7 +38,7 @@ class Workshop:
     """What planning offers for one chunk; bound to one plan by whoever made it."""
 
     render: Callable[[Chunk], Awaitable[Prompt]]
-    """The request for a chunk, made late: only what is in flight is held as text."""
+    """The request for a chunk, made late."""
     split: Callable[[Chunk], tuple[Chunk, ...]]
     """Smaller chunks that carry the same lines; empty when the chunk cannot be divided."""
     raise_cap: Callable[[Chunk], Chunk | None]

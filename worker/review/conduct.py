@@ -12,7 +12,8 @@ from worker.core.errors import LeaseLost, Superseded, Unreachable
 from worker.core.job import Claim, Intent, Job, State
 from worker.core.report import Report
 from worker.ports import Checkout, Clock, Flow, Forge, Jobs, Tree, Wake
-from worker.review.examine import Examiner, Subject
+from worker.review.examine import Examiner
+from worker.review.planning import Subject
 from worker.review.records import REPORT, UNIT, SavedAnswer, dump_report
 
 log = structlog.get_logger()

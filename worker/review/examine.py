@@ -5,29 +5,24 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from worker.core.change import Snapshot
-from worker.core.compose import compose
-from worker.core.diff.parse import parse_diff
+from worker.core.compose import compose, disclosed, ranked
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
-from worker.core.model_info import Budget
 from worker.core.planning.coverage import answered
-from worker.core.planning.globs import Attributes
-from worker.core.planning.plan import Chunk, Plan
-from worker.core.planning.planner import make_plan, split_chunk, with_raised_cap
-from worker.core.planning.rendering import render
-from worker.core.planning.rules import Scope
-from worker.core.planning.tokens import Counter
+from worker.core.planning.plan import Chunk
+from worker.core.planning.planner import split_chunk, with_raised_cap
 from worker.core.report import Report, Usage
 from worker.core.verdict import Candidate, render_candidates
 from worker.core.words import Words
-from worker.ports import Flow, Model, Tree
+from worker.ports import Model, Tree
 from worker.review.analyse import Analysis, Workshop, analyse
+from worker.review.planning import Planned, Planning, Subject
 from worker.review.records import PLANNED, dump_factor, load_factor
 from worker.review.verify import Verified, verify
 
@@ -35,60 +30,9 @@ log = structlog.get_logger()
 
 VERDICT_CAP_TOKENS = 16_384
 """Room for a dozen verdicts and the reasoning behind them."""
-ATTRIBUTES_LIMIT_BYTES = 200_000
 
 Save = Callable[[str, bytes], Awaitable[None]]
 Check = Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is under review, besides the diff. Title and description were written by a stranger."""
-
-    name: str
-    """`str(ChangeRef)`, or the range or file of a local review."""
-    flow: Flow
-    title: str = ""
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Planning:
-    """What planning needs and a model does not: it works without any."""
-
-    budget: Budget
-    words: Words
-    count: Counter
-    scope: Scope = field(default_factory=Scope)
-    guidance: str = ""
-    """The operator's own words to the model: the language of the answer."""
-    thinks: bool = True
-    thinks_from_lines: int = 0
-    """Changed lines from which thinking is worth its tokens; 0 is always."""
-
-    async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Plan:
-        """Parse and plan in a thread: a huge diff takes a second or two, and the heartbeat must go on.
-
-        Raises `BadInput` for bytes that are no diff.
-        """
-        scope = replace(self.scope, attributes=await _attributes(tree, snapshot))
-        return await asyncio.to_thread(self._plan, subject, snapshot, scope)
-
-    def _plan(self, subject: Subject, snapshot: Snapshot, scope: Scope) -> Plan:
-        files = parse_diff(snapshot.diff)
-        is_small = sum(file.changed for file in files) < self.thinks_from_lines
-        return make_plan(
-            files,
-            words=self.words,
-            budget=self.budget,
-            count=self.count,
-            scope=scope,
-            title=subject.title,
-            description=subject.description,
-            guidance=self.guidance,
-            thinks=self.thinks and not is_small,
-            cut=snapshot.cut,
-        )
 
 
 class Lessons(Protocol):
@@ -131,7 +75,8 @@ class Examiner:
         `BadInput`, `NotNow`, `Refused`, `Transient`, and whatever `check_current` raises.
         """
         planning = await self._planning(saved, save)
-        plan = await planning.plan(subject, snapshot, tree=tree)
+        planned = await planning.plan(subject, snapshot, tree=tree)
+        plan = planned.plan
         log.info(
             "change.planned",
             chunks=len(plan.chunks),
@@ -140,7 +85,7 @@ class Examiner:
         )
         analysis = await analyse(
             plan.chunks,
-            workshop=self._workshop(plan, planning, subject),
+            workshop=self._workshop(planned, planning),
             model=self.model,
             flow=subject.flow,
             saved=saved,
@@ -167,7 +112,7 @@ class Examiner:
             )
         return replace(
             self._report(subject, snapshot, analysis, answered(plan, analysis.outcomes)),
-            findings=tuple(verified.kept),
+            findings=ranked((*disclosed(planned.secrets), *verified.kept)),
             unanchored=unanchored,
             usage=sum((answer.usage for answer in verified.answers), analysis.usage),
             notes=(*analysis.notes, *_said(verified)),
@@ -195,12 +140,8 @@ class Examiner:
             await save(PLANNED, dump_factor(factor))
         return replace(self.planning, budget=replace(self.planning.budget, token_factor=factor))
 
-    def _workshop(self, plan: Plan, planning: Planning, subject: Subject) -> Workshop:
-
-        async def rendered(chunk: Chunk) -> Prompt:
-            return await asyncio.to_thread(
-                render, plan, chunk, words=planning.words, cache_key=subject.flow.job or plan.nonce
-            )
+    def _workshop(self, planned: Planned, planning: Planning) -> Workshop:
+        plan = planned.plan
 
         async def learn(chunk: Chunk, answer: Answer) -> None:
             if answer.usage.is_estimated or answer.model != self.model.name:
@@ -213,7 +154,7 @@ class Examiner:
             )
 
         return Workshop(
-            render=rendered,
+            render=planned.prompt,
             learn=learn,
             split=lambda chunk: split_chunk(plan, chunk, planning.count),
             raise_cap=lambda chunk: with_raised_cap(chunk, planning.budget),
@@ -236,11 +177,3 @@ def _said(verified: Verified) -> list[str]:
         return verified.notes
     what = "1 finding was" if refuted == 1 else f"{refuted} findings were"
     return [*verified.notes, f"{what} refuted by a second look and left out."]
-
-
-async def _attributes(tree: Tree | None, snapshot: Snapshot) -> Attributes:
-    """The marks that the base gives to files; the head's would let a change excuse itself."""
-    if tree is None or not snapshot.base:
-        return Attributes()
-    text = await tree.read(".gitattributes", revision=snapshot.base, limit_bytes=ATTRIBUTES_LIMIT_BYTES)
-    return Attributes.parse(text) if text else Attributes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from worker.core.change import Snapshot
 from worker.core.report import Report
 from worker.ports import Flow, Tree
-from worker.review.examine import Examiner, Subject
+from worker.review.examine import Examiner
+from worker.review.planning import Subject
 
 
 def local_subject(name: str) -> Subject:

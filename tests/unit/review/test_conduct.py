@@ -21,7 +21,8 @@ from worker.core.job import Claim, Intent, Priority, State
 from worker.ports import Match, Remote, Tree
 from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
-from worker.review.examine import Examiner, Planning
+from worker.review.examine import Examiner
+from worker.review.planning import Planning
 from worker.review.prompts import words
 from worker.review.records import REPORT, load_report
 

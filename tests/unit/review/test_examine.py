@@ -25,7 +25,8 @@ from worker.core.model_info import Budget
 from worker.core.report import Report
 from worker.ports import Flow
 from worker.providers.tokens import o200k_counter
-from worker.review.examine import Examiner, Planning, Subject
+from worker.review.examine import Examiner
+from worker.review.planning import Planning, Subject
 from worker.review.prompts import words
 
 WIDE = Budget(window_tokens=262_144, output_tokens=65_536, token_factor=1.1, chunk_tokens=20_000)
@@ -80,6 +81,7 @@ def examine(
     lessons: Lessons | None = None,
     stops_after: int | None = None,
     thinks_from_lines: int = 0,
+    max_requests: int | None = None,
 ) -> Report:
     kept = {} if kept is None else kept
     checks = 0
@@ -96,7 +98,11 @@ def examine(
     examiner = Examiner(
         model=model,
         planning=Planning(
-            budget=budget, words=words(Kind.FINDINGS), count=o200k_counter(), thinks_from_lines=thinks_from_lines
+            budget=budget,
+            words=words(Kind.FINDINGS),
+            count=o200k_counter(),
+            thinks_from_lines=thinks_from_lines,
+            max_requests=max_requests,
         ),
         lessons=lessons or Lessons(),
         verdict_words=words(Kind.VERDICTS) if verifies else None,
@@ -313,3 +319,22 @@ def test_a_small_change_is_answered_without_thinking_where_the_operator_says_so(
     assert prompts(0) == [False]
     assert prompts(3) == [False]
     assert prompts(4) == [True]
+
+
+def test_a_secret_is_told_at_its_line_and_neither_model_nor_report_holds_its_value() -> None:
+    secret = "ghp_" + "a1B2" * 9
+    model = FakeModel()
+    report = examine(added_file("deploy.py", ["import os", f'TOKEN = "{secret}"']), model)
+    [found] = [each for each in report.findings if each.category == "security" and each.title.startswith("Secret")]
+    assert found.anchor is not None
+    assert (found.anchor.path, found.anchor.line) == ("deploy.py", 2)
+    assert secret not in repr(report)
+    assert all(secret not in prompt.user for prompt, _ in model.asked)
+
+
+def test_a_review_that_may_take_few_requests_names_what_they_do_not_reach() -> None:
+    model = FakeModel()
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2)
+    assert len(model.asked) == 2
+    assert {row.reason for row in report.ledger.not_reviewed} == {"budget"}
+    assert not report.is_complete

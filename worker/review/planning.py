@@ -1,0 +1,117 @@
+"""Plan one snapshot, and make each chunk's request with its evidence. `kimi-review plan` uses it without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from worker.core.change import Snapshot
+from worker.core.diff.parse import parse_diff
+from worker.core.exchange import Prompt
+from worker.core.model_info import Budget, Prices
+from worker.core.planning.evidence import evidence_room, with_evidence
+from worker.core.planning.globs import Attributes
+from worker.core.planning.plan import Chunk, Plan
+from worker.core.planning.planner import make_plan
+from worker.core.planning.rendering import render
+from worker.core.planning.rules import Scope
+from worker.core.planning.secret_lines import SecretLine, secret_lines
+from worker.core.planning.spending import within_budget
+from worker.core.planning.tokens import Counter
+from worker.core.words import Words
+from worker.ports import Flow, Tree
+from worker.review.evidence import EvidenceSource
+
+ATTRIBUTES_LIMIT_BYTES = 200_000
+SLACK_TOKENS = 64
+"""Kept free of evidence: counts of parts add up to a little more than the count of the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is under review, besides the diff. Title and description were written by a stranger."""
+
+    name: str
+    """`str(ChangeRef)`, or the range or file of a local review."""
+    flow: Flow
+    title: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, where the change holds secrets, and how the plan's chunks become requests."""
+
+    plan: Plan
+    secrets: tuple[SecretLine, ...]
+    prompt: Callable[[Chunk], Awaitable[Prompt]]
+    """The request for a chunk, evidence included; made late, since only what is in flight is held as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The settings of planning, the same for all changes."""
+
+    budget: Budget
+    words: Words
+    count: Counter
+    scope: Scope = field(default_factory=Scope)
+    guidance: str = ""
+    """The operator's own words to the model: the language of the answer."""
+    thinks: bool = True
+    thinks_from_lines: int = 0
+    """Changed lines from which thinking is worth its tokens; 0 is always."""
+    evidence_ratio: float = 0.0
+    """Tokens of evidence for each token of diff, at most; 0 is none."""
+    max_requests: int | None = None
+    max_cost_usd: float | None = None
+    prices: Prices | None = None
+
+    async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Planned:
+        """Parse and plan in a thread: a huge diff takes a second or two, and the heartbeat must go on.
+
+        Raises `BadInput` for bytes that are no diff.
+        """
+        scope = replace(self.scope, attributes=await _attributes(tree, snapshot))
+        plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, scope)
+        evidence = EvidenceSource(tree, snapshot, self.count) if tree is not None and self.evidence_ratio > 0 else None
+
+        async def prompt(chunk: Chunk) -> Prompt:
+            shown = chunk if evidence is None else await self._with_evidence(plan, chunk, evidence)
+            key = subject.flow.job or plan.nonce
+            return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
+
+        return Planned(plan, secrets, prompt)
+
+    def _plan(self, subject: Subject, snapshot: Snapshot, scope: Scope) -> tuple[Plan, tuple[SecretLine, ...]]:
+        files = parse_diff(snapshot.diff)
+        is_small = sum(file.changed for file in files) < self.thinks_from_lines
+        plan = make_plan(
+            files,
+            words=self.words,
+            budget=self.budget,
+            count=self.count,
+            scope=scope,
+            title=subject.title,
+            description=subject.description,
+            guidance=self.guidance,
+            thinks=self.thinks and not is_small,
+            cut=snapshot.cut,
+        )
+        paid = within_budget(plan, max_requests=self.max_requests, max_cost_usd=self.max_cost_usd, prices=self.prices)
+        return paid, secret_lines(files)
+
+    async def _with_evidence(self, plan: Plan, chunk: Chunk, source: EvidenceSource) -> Chunk:
+        wanted = int(chunk.size.tokens * self.evidence_ratio)
+        budget = min(wanted, evidence_room(plan, chunk) - SLACK_TOKENS)
+        found = await source.gather(chunk, budget_tokens=budget)
+        return with_evidence(plan, chunk, found, self.count) if found else chunk
+
+
+async def _attributes(tree: Tree | None, snapshot: Snapshot) -> Attributes:
+    """The marks that the base gives to files; the head's would let a change excuse itself."""
+    if tree is None or not snapshot.base:
+        return Attributes()
+    text = await tree.read(".gitattributes", revision=snapshot.base, limit_bytes=ATTRIBUTES_LIMIT_BYTES)
+    return Attributes.parse(text) if text else Attributes()
