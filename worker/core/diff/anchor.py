@@ -13,6 +13,8 @@ from difflib import SequenceMatcher
 
 from worker.core.diff.model import FileDiff, Hunk, Sign
 from worker.core.finding import Anchor, Claim
+from worker.core.masking import mask
+from worker.core.planning.showing import shown
 
 _NEAR = 10
 """Lines around the claimed number in which the quote is looked for first."""
@@ -41,25 +43,29 @@ def is_valid(anchor: Anchor, file: FileDiff) -> bool:
     )
 
 
-def resolve(claim: Claim, file: FileDiff, shown: Sequence[Hunk] | None = None) -> Anchor | None:
+def resolve(claim: Claim, file: FileDiff, visible: Sequence[Hunk] | None = None) -> Anchor | None:
     """Find the lines of `file` that `claim` is about; None when they cannot be proven.
 
     In this order: the quote at the claimed line; the nearest whole match within ±10 lines; the only match
-    anywhere; the same for a part of a line; a line that is nearly the quote, within ±10. `shown` are
+    anywhere; the same for a part of a line; a line that is nearly the quote, within ±10. `visible` are
     the hunks, or pieces of them, that the model saw: nothing else is looked at. A claim without
     a quote is anchored only to an added line that was shown.
     """
-    rows = [list(_rows(hunk, number)) for number, hunk in enumerate(file.hunks if shown is None else shown)]
+    views = _views(file.hunks if visible is None else visible)
     variants = _readings(claim.quote)
     if not variants:
-        return _by_number(claim, file, rows)
+        return _by_number(claim, file, views[0])
     for find in (_whole, _part, _alike):
         for quote in variants:
             hint = quote.number if quote.number is not None else claim.line
-            place = _chosen(find(quote, rows, hint), quote, hint)
-            if place is not None:
-                return _anchor(place, claim, hint, file)
-    return _by_longest_line(claim, variants[-1], file, rows)
+            for rows in views:
+                place = _chosen(find(quote, rows, hint), quote, hint)
+                if place is not None:
+                    return _anchor(place, claim, hint, file)
+    for rows in views:
+        if (anchor := _by_longest_line(claim, variants[-1], file, rows)) is not None:
+            return anchor
+    return None
 
 
 def _holds(hunk: Hunk, anchor: Anchor) -> bool:
@@ -84,13 +90,26 @@ class _Row:
     place: int
 
 
-def _rows(hunk: Hunk, number: int) -> Iterator[_Row]:
-    """The lines that have any text, in the diff's order."""
+def _views(hunks: Sequence[Hunk]) -> list[list[list[_Row]]]:
+    """The rows of `hunks` as the model was shown them; where that is not as they are, as they are besides.
+
+    A quote repeats the mask of a secret and the escape of a control character, or undoes the escape.
+    """
+    raw = [hunk.body.decode("utf-8", "replace") for hunk in hunks]
+    seen = [mask(shown(hunk.body)) for hunk in hunks]
+    return [
+        [list(_rows(hunk, number, text)) for number, (hunk, text) in enumerate(zip(hunks, texts, strict=True))]
+        for texts in ([seen] if seen == raw else [seen, raw])
+    ]
+
+
+def _rows(hunk: Hunk, number: int, body: str) -> Iterator[_Row]:
+    """The lines that have any text, in the diff's order. `body` is the hunk's, in the form that is compared."""
     place = hunk.new_start + (hunk.new_lines == 0)
-    for line in hunk.lines():
+    texts = [row[1:] for row in body.split("\n")[:-1] if row[:1] != "\\"]
+    for line, text in zip(hunk.lines(), texts, strict=True):
         if line.new_number is not None:
             place = line.new_number
-        text = line.text.decode("utf-8", "replace")
         key = _NO_TEXT.sub("", text)
         if key:
             yield _Row(number, line.sign, text.rstrip(), key, line.old_number, line.new_number, place)
