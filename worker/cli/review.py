@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from worker.bootstrap import Installation, Services, planning_for, with_model_chosen
-from worker.cli.exits import Exit
+from worker.cli.exits import Exit, complain
 from worker.cli.jobs import parse_change
 from worker.cli.report_text import open_console, show_plan, show_report
 from worker.cli.setting_up import set_up
@@ -176,6 +176,8 @@ def _review_and_post(installation: Installation, ref: ChangeRef) -> Report:
 
 async def _accepted(installation: Installation, ref: ChangeRef) -> str:
     async with installation.services() as services:
+        if paused := await services.jobs.paused():
+            raise ReviewError(f"The fleet is paused: {paused}. `kimi-review resume` ends that; --dry-run works anyway.")
         change = await services.forge(ref.forge).change(ref)
         accepted = await services.request(Intent(ref=ref, head=change.head, force=True))
         if isinstance(accepted, Ignored):
@@ -186,12 +188,16 @@ async def _accepted(installation: Installation, ref: ChangeRef) -> str:
 async def _posted(installation: Installation, job_id: str) -> Report:
     """Wait for the end: a worker that runs beside us may have taken the job."""
     async with installation.services() as services:
-        async with asyncio.timeout(installation.settings.job_deadline_s):
-            while True:
-                job = await services.jobs.get(job_id)
-                if job is None or job.state.is_final or job.state is State.DEFERRED:
-                    break
-                await asyncio.sleep(LOOK_S)
+        deadline = time.monotonic() + installation.settings.job_deadline_s
+        while True:
+            job = await services.jobs.get(job_id)
+            if job is None or job.state.is_final or job.state is State.DEFERRED or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(LOOK_S)
+        if job is not None and job.state in (State.SKIPPED, State.SUPERSEDED):
+            # Nobody failed: there is nothing to review, or a newer head is what counts.
+            complain(f"Not reviewed: {job.reason}. --dry-run shows a review all the same and posts nothing.")
+            sys.exit(Exit.INCOMPLETE)
         if job is None or job.state is not State.DONE:
             raise ReviewError(await _why_not(services, job))
         records = await services.jobs.load(job_id)
