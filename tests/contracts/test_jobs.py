@@ -165,6 +165,23 @@ def test_what_was_meant_for_the_night_moves_up_when_somebody_waits_for_it(store:
 # --------------------------------------------------------------------------------------- newer heads
 
 
+def test_a_repository_with_ten_open_jobs_lets_others_pass_with_its_further_ones(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        crowd = [await jobs.accept(Intent(ChangeRef("github", "octo/busy", n), A)) for n in range(12)]
+        assert [made.priority for made in crowd] == [Priority.INTERACTIVE] * 10 + [Priority.CROWD] * 2
+        other = await jobs.accept(Intent(REF, A))
+        batch = await jobs.accept(Intent(ChangeRef("github", "octo/busy", 90), A, priority=Priority.BATCH))
+        assert (other.priority, batch.priority) == (Priority.INTERACTIVE, Priority.BATCH)
+        # Each end makes room, whichever job it was and however it came to it.
+        for made in crowd[:3]:
+            await jobs.advance(await claimed(jobs, made.job), State.SKIPPED, reason="closed")
+        later = [await jobs.accept(Intent(ChangeRef("github", "octo/busy", n), A)) for n in (20, 21)]
+        assert [made.priority for made in later] == [Priority.INTERACTIVE, Priority.CROWD]
+        assert {job.priority for job in await jobs.find(ChangeRef("github", "octo/busy", 21))} == {Priority.CROWD}
+
+    store(story)
+
+
 def test_five_pushes_leave_one_job_of_the_last_head(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         heads = [str(number) * 40 for number in range(5)]

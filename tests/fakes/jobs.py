@@ -13,6 +13,7 @@ from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClai
 
 MAX_DEATHS = 3
 WAKE_GRACE_S = 2.0
+CROWD = 10
 
 
 @dataclass
@@ -100,7 +101,7 @@ class FakeJobs:
             id=job_id,
             ref=intent.ref,
             head=intent.head,
-            priority=intent.priority,
+            priority=self._priority_of(intent),
             state=State.QUEUED,
             generation=line.generation,
             not_before=now + intent.settle_s,
@@ -115,7 +116,21 @@ class FakeJobs:
             self._make_current(line, record, intent.head)
         self._note(record, "job.queued", "accepted")
         record.job = replace(record.job, reason="accepted")
-        return Accepted(job_id, State.QUEUED, is_new=True)
+        return Accepted(job_id, State.QUEUED, is_new=True, priority=job.priority)
+
+    def _priority_of(self, intent: Intent) -> Priority:
+        """A repository with many open jobs lets others pass with its further ones."""
+        name = (intent.ref.forge, intent.ref.repository)
+        jobs = [record.job for record in self._records.values()]
+        open_jobs = [
+            job
+            for job in jobs
+            if (job.ref.forge, job.ref.repository) == name
+            and not job.state.is_final
+            and job.priority is not Priority.BATCH
+        ]
+        is_crowd = intent.priority is Priority.INTERACTIVE and len(open_jobs) >= CROWD
+        return Priority.CROWD if is_crowd else intent.priority
 
     def _make_current(self, line: _Line, record: _Record, head: str) -> None:
         old = self._records.get(line.current)

@@ -30,7 +30,11 @@ class State(StrEnum):
 
 
 class Priority(StrEnum):
+    """Which jobs are taken first, in this order."""
+
     INTERACTIVE = "interactive"
+    CROWD = "crowd"
+    """Asked for as interactive while its repository had many open jobs already: others do not wait behind them."""
     BATCH = "batch"
 
 
@@ -94,6 +98,8 @@ class Accepted:
     job: str
     state: State
     is_new: bool
+    priority: Priority = Priority.INTERACTIVE
+    """Which a new job was given; lower than it was asked for in a crowd."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:
     )
     if accepted.is_new:
         try:
-            await wake.review(accepted.job, intent.priority)
+            await wake.review(accepted.job, accepted.priority)
         except ReviewError as error:
             # The job is stored and its wake-up is due: upkeep sends it. To answer an error now would be untrue.
             log.warning("wake.failed", job=accepted.job, error=str(error))

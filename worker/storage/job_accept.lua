@@ -1,6 +1,6 @@
 -- Take in what a delivery or a caller asks for: dedupe, supersede, write, schedule.
 -- ARGV: forge, repository, number, head, priority, delivery, settings hash, settle seconds, force ('1' or '')
--- Answers {job, state, '1' when the job was made by this call}.
+-- Answers {job, state, '1' when the job was made by this call, its priority then}.
 local forge, repository, number, head, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local delivery, settings, settle_s, force = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1'
 local ref = forge .. ':' .. repository .. '#' .. number
@@ -38,6 +38,7 @@ local function hurry()
     redis.call('ZREM', P .. ':due:batch', id)
     job.priority = 'interactive'
     redis.call('HSET', job_key(id), 'priority', priority)
+    count_open(job, 1)
     set_due(id, job, tonumber(due or NOW))
   end
 end
@@ -97,6 +98,10 @@ if job.state then
   end
 end
 
+local open = tonumber(redis.call('HGET', P .. ':open', forge .. ':' .. repository) or '0')
+if priority == 'interactive' and open >= CROWD then
+  priority = 'crowd'
+end
 local round = redis.call('HINCRBY', change, 'round:' .. digest, 1)
 id = string.sub(redis.sha1hex(digest .. ':' .. round), 1, 20)
 local made = {
@@ -116,4 +121,4 @@ end
 move(id, made, 'queued', 'accepted')
 set_due(id, made, math.max(start_at, NOW + WAKE_GRACE_S))
 remember(id)
-return {id, 'queued', '1'}
+return {id, 'queued', '1', priority}

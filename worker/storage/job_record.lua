@@ -16,6 +16,7 @@
 --   P:delivery:<forge>:<id>  string job
 --   P:state:<state>          zset   job -> created_at
 --   P:due:<priority>         zset   job that is not final -> when somebody should look at it next
+--   P:open                   hash   forge:repository -> how many of its jobs are not final, batches left out
 --   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
 --   P:token                  string last fencing token
 --   P:paused                 string reason, while the fleet is paused
@@ -35,6 +36,8 @@ local LOG_LENGTH = 200
 -- Whoever queues a job wakes a worker for it; only after this time is it taken for forgotten.
 local WAKE_GRACE_S = 2
 local MAX_DEATHS = 3
+-- So many open jobs of one repository go first; those beyond them let other repositories pass.
+local CROWD = 10
 
 local FINAL = {done = true, skipped = true, superseded = true, failed = true}
 
@@ -78,6 +81,14 @@ local function set_due(id, job, when)
   redis.call('ZADD', P .. ':due:' .. job.priority, stamp(when), id)
 end
 
+-- Count the open jobs of a repository.
+local function count_open(job, by)
+  local repository = job.forge .. ':' .. job.repository
+  if redis.call('HINCRBY', P .. ':open', repository, by) <= 0 then
+    redis.call('HDEL', P .. ':open', repository)
+  end
+end
+
 -- Move to another state. A final one ends lease and wake-ups, and sets when the record goes.
 local function move(id, job, state, reason)
   local key = job_key(id)
@@ -89,6 +100,11 @@ local function move(id, job, state, reason)
     decide(id, 'job.' .. state, reason)
   end
   redis.call('HSET', key, 'state', state, 'reason', reason, 'updated_at', stamp(NOW))
+  local was_open = job.state ~= nil and not FINAL[job.state]
+  local is_open = not FINAL[state]
+  if was_open ~= is_open and job.priority ~= 'batch' then
+    count_open(job, is_open and 1 or -1)
+  end
   job.state = state
   job.reason = reason
   if FINAL[state] then

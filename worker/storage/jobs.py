@@ -40,7 +40,7 @@ class RedisJobs:
 
     async def accept(self, intent: Intent) -> Accepted:
         ref = intent.ref
-        job, state, is_new = await self._run(
+        job, state, is_new, *given = await self._run(
             "accept",
             ref.forge,
             ref.repository,
@@ -52,7 +52,8 @@ class RedisJobs:
             intent.settle_s,
             "1" if intent.force else "",
         )
-        return Accepted(job=_text(job), state=State(_text(state)), is_new=is_new == b"1")
+        priority = Priority(_text(given[0])) if given else intent.priority
+        return Accepted(job=_text(job), state=State(_text(state)), is_new=is_new == b"1", priority=priority)
 
     async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
         names = ",".join(state.value for state in states)

@@ -19,7 +19,7 @@ from worker.storage.connection import answering, broker_url
 TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review.publish"}
 """Jobs are sent by name, so the program needs no import of its door to Celery."""
 
-MESSAGE_PRIORITY: Mapping[Priority, int] = {Priority.INTERACTIVE: 0, Priority.BATCH: 9}
+MESSAGE_PRIORITY: Mapping[Priority, int] = {Priority.INTERACTIVE: 0, Priority.CROWD: 3, Priority.BATCH: 9}
 """0 is taken first. The order of the queues alone would not do: kombu keeps their names in a set."""
 
 SEND_TIMEOUT_S = 2.0
@@ -99,7 +99,9 @@ class CeleryWake:
         await self._send(Stage.REVIEW, job_id, priority)
 
     async def publish(self, job_id: str, priority: Priority) -> None:
-        await self._send(Stage.PUBLISH, job_id, priority)
+        # What is paid for and takes a second waits behind nobody's crowd of reviews.
+        is_crowd = priority is Priority.CROWD
+        await self._send(Stage.PUBLISH, job_id, Priority.INTERACTIVE if is_crowd else priority)
 
     async def waiting(self, priority: Priority) -> int:
         with answering():

@@ -323,7 +323,7 @@ class RedisThrottle:
     async def _enter(self, request: _Request) -> Mapping[str, Any]:
         facts = request.facts() | {
             "instance": self._instance,
-            "class": "i" if request.flow.priority is Priority.INTERACTIVE else "b",
+            "class": "b" if request.flow.priority is Priority.BATCH else "i",
             "repo": _flow_hash(request.flow.repository),
             "change": _flow_hash(f"{request.flow.repository}\n{request.flow.change}"),
         }
