@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from worker.core.job import Stage
 from worker.storage.foreign import keep_foreign
 from worker.storage.queue import TASKS
 
 if TYPE_CHECKING:
     from worker.process import WorkerProcess
-
-log = structlog.get_logger()
 
 JOB_ID = re.compile(r"[0-9a-f]{20}")
 
@@ -29,4 +25,3 @@ def work_on(app: Any, arguments: tuple[object, ...], stage: Stage) -> None:
             # A newer program may send more than an id; it is its task, then, to send it under a new name.
             size = sum(len(repr(argument)) for argument in arguments)
             keep_foreign(app.conf.broker_url, task=TASKS[stage], reason="no job id", size=size)
-            log.error("message.put_aside", stage=stage.value, reason="no job id", bytes=size)

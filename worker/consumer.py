@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from worker.core.errors import Unreachable
 from worker.storage.foreign import keep_foreign
 
 log = structlog.get_logger()
@@ -34,6 +35,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
     def _put_aside(self, message: Any, reason: str) -> None:
         headers = message.headers if isinstance(message.headers, dict) else {}
         size = len(message.body) if isinstance(message.body, (bytes, str)) else 0
-        foreign = keep_foreign(self.app.conf.broker_url, task=str(headers.get("task", "")), reason=reason, size=size)
-        log.error("message.put_aside", task=foreign.task, reason=reason, bytes=size)
+        try:
+            keep_foreign(self.app.conf.broker_url, task=str(headers.get("task", "")), reason=reason, size=size)
+        except Unreachable as error:
+            # Not acknowledged: it comes again, and ends no worker.
+            log.warning("message.not_put_aside", reason=reason, error=str(error))
+            return
         message.ack_log_error(log, self.connection_errors)

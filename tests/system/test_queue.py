@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -19,9 +23,10 @@ import redis.asyncio
 from tests.fakes.pipeline import BOUGHT, POSTED
 from worker.core.change import ChangeRef
 from worker.core.job import Intent, Priority, State
+from worker.storage.broker import message_for
 from worker.storage.connection import connect
 from worker.storage.embedded import EmbeddedRedis
-from worker.storage.foreign import KEY, list_foreign
+from worker.storage.foreign import KEY, count_foreign, list_foreign
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake, celery_app
 
@@ -175,6 +180,54 @@ def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logge
     play(redis_url, story)
     assert secret not in (tmp_path / "log").read_text()
     assert (tmp_path / "log").stat().st_size < 100_000
+
+
+def test_whatever_a_stranger_pushes_into_the_queue_the_worker_lives_and_notes_it(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async def story(scene: Scene) -> None:
+        good = json.loads(message_for(celery_app(redis_url), "review.run", "0" * 20, queue="interactive", priority=0))
+        secret = "sk-a-false-secret-in-garbage"
+        garbage = [
+            f"garbage {secret}".encode(),
+            b"",
+            b"null",
+            b"\xff\xfe\x00",
+            b"[" * 100_000,
+            b'{"__type__": "uuid", "__value__": [1]}',
+            *(json.dumps(spoilt).encode() for spoilt in spoilt_messages(good, secret)),
+        ]
+        await scene.client.lpush("interactive", *garbage)
+        with working(redis_url, tmp_path / "log") as process:
+            job = await scene.accept(1)
+            await scene.all_in(State.DONE, 1)
+            assert process.poll() is None
+        assert (await scene.jobs.get(job)) is not None
+        kept = await list_foreign(scene.client, limit=1000)
+        assert await count_foreign(scene.client) == len(kept) > len(garbage) / 2
+        assert {row.reason for row in kept} >= {"not JSON", "no Celery message", "its body is no call of a task"}
+        log = (tmp_path / "log").read_text()
+        assert secret not in log
+        assert "Unrecoverable" not in log
+
+    play(redis_url, story)
+
+
+def spoilt_messages(good: dict[str, Any], secret: str) -> Iterator[dict[str, Any]]:
+    """`good` with one part missing or of another kind, for each of its parts and each kind."""
+    kinds: tuple[object, ...] = (None, 1, secret, [], [secret], {}, {"at": secret}, "2999-01-01T00:00:00")
+    parts = [(), *((name,) for name in ("headers", "properties"))]
+    for folder in parts:
+        for name in good[folder[0]] if folder else good:
+            for kind in kinds:
+                spoilt = copy.deepcopy(good)
+                (spoilt[folder[0]] if folder else spoilt)[name] = kind
+                yield spoilt
+            missing = copy.deepcopy(good)
+            del (missing[folder[0]] if folder else missing)[name]
+            yield missing
+    for body in ("[]", "null", "[1, 2, 3]", "[[], {}, {}]", "{}", '[["x"], {}, null]', '[["x"], {}, {"chord": 1}]'):
+        yield {**good, "body": b64encode(body.encode()).decode()}
 
 
 @pytest.mark.parametrize("lost", ["message", "everything but the record"])

@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass
 
 import redis
 import redis.asyncio
+import structlog
 
 from worker.storage.connection import PREFIX, answering, redis_url
 
+log = structlog.get_logger()
+
 KEY = f"{PREFIX}:foreign"
+COUNT_KEY = f"{KEY}:count"
 KEPT = 1000
 LONGEST_NAME = 80
 
@@ -27,14 +31,26 @@ class Foreign:
     at: float
 
 
-def keep_foreign(url: str, *, task: str, reason: str, size: int) -> Foreign:
-    """Note a message; called where no event loop runs. Raises `Unreachable`."""
+def put_aside(client: redis.Redis, *, task: str, reason: str, size: int) -> None:
+    """Note a message and log it, without what is in it. Raises what the client raises."""
     name = task[:LONGEST_NAME].encode("unicode_escape").decode("ascii")
     foreign = Foreign(task=name, reason=reason, size=size, at=time.time())
+    client.lpush(KEY, json.dumps(asdict(foreign)))
+    client.ltrim(KEY, 0, KEPT - 1)
+    client.incr(COUNT_KEY)
+    log.error("message.put_aside", task=name, reason=reason, bytes=size)
+
+
+def keep_foreign(url: str, *, task: str, reason: str, size: int) -> None:
+    """The same where no client is at hand. Raises `Unreachable`."""
     with answering(), redis.Redis.from_url(redis_url(url), socket_timeout=5, socket_connect_timeout=5) as client:
-        client.lpush(KEY, json.dumps(asdict(foreign)))
-        client.ltrim(KEY, 0, KEPT - 1)
-    return foreign
+        put_aside(client, task=task, reason=reason, size=size)
+
+
+async def count_foreign(client: redis.asyncio.Redis) -> int:
+    """How many there ever were; the newest `KEPT` are kept."""
+    with answering():
+        return int(await client.get(COUNT_KEY) or 0)
 
 
 async def list_foreign(client: redis.asyncio.Redis, *, limit: int = 100) -> Sequence[Foreign]:
