@@ -168,6 +168,9 @@ class Jobs(Protocol):
     async def due(self, priority: Priority, *, limit: int, again_s: float) -> Sequence[Due]:
         """Jobs that nobody was woken for, or in vain; longest due first, each given out once in `again_s` seconds."""
 
+    async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
+        """Jobs whose lease ran out, however many others wait; each given out once in `again_s` seconds."""
+
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
         """Dead letters whose change was not told yet; each given out once in `again_s` seconds, until `told`."""
 
@@ -194,6 +197,9 @@ class Wake(Protocol):
     async def review(self, job_id: str, priority: Priority) -> None: ...
 
     async def publish(self, job_id: str, priority: Priority) -> None: ...
+
+    async def rescue(self, due: Due) -> None:
+        """Wake somebody for a job whose worker died, before all that wait at its priority."""
 
     async def waiting(self, priority: Priority) -> int:
         """How many messages no worker has taken yet."""

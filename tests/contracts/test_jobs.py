@@ -498,6 +498,27 @@ def test_a_job_whose_worker_died_is_due_when_its_lease_is_over(store: Story) -> 
     store(story)
 
 
+def test_a_job_whose_worker_died_is_lost_once_at_a_time_however_many_wait(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        for number in range(20):
+            waiting = await jobs.accept(Intent(ChangeRef("github", "octo/dog", number), A))
+            await jobs.hand_back(await claimed(jobs, waiting.job), reason="due at once")
+        made = await jobs.accept(Intent(REF, A, priority=Priority.BATCH))
+        await claimed(jobs, made.job)
+        assert await jobs.lost(limit=9, again_s=9) == []
+        await lease_ends()
+        found = await jobs.lost(limit=9, again_s=0.05)
+        assert [(due.job, due.stage, due.priority) for due in found] == [(made.job, Stage.REVIEW, Priority.BATCH)]
+        assert await jobs.lost(limit=9, again_s=9) == []
+        await asyncio.sleep(0.1)
+        assert len(await jobs.lost(limit=9, again_s=0)) == 1
+        await jobs.advance(await claimed(jobs, made.job), State.DONE, reason="posted")
+        await lease_ends()
+        assert await jobs.lost(limit=9, again_s=9) == []
+
+    store(story)
+
+
 def test_a_paused_fleet_claims_and_wakes_nothing_and_ends_what_it_began(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         running = await claimed(jobs, (await jobs.accept(Intent(REF, A))).job)

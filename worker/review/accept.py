@@ -31,7 +31,10 @@ async def accept_delivery(
 
 
 async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:
-    """Store the job, then wake a worker for it. Raises `Transient` when the store is away."""
+    """Store the job, then wake a worker for it; upkeep does so for one that waits for a newer head first.
+
+    Raises `Transient` when the store is away.
+    """
     accepted = await jobs.accept(intent)
     log.info(
         "job.accepted" if accepted.is_new else "job.known",
@@ -40,7 +43,7 @@ async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:
         head=intent.head[:12],
         state=accepted.state,
     )
-    if accepted.is_new:
+    if accepted.is_new and intent.settle_s <= 0:
         try:
             await wake.review(accepted.job, accepted.priority)
         except ReviewError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -21,6 +21,10 @@ ROOM = 200
 """Messages that may wait per queue before no more are sent: the index of due jobs is the real queue, so a hundred
 thousand jobs that wait cost no more than these."""
 REWAKE_S = 10.0
+RESCUE_S = 3.0
+"""The same for a job whose worker died: its message goes before all others, so it is taken at once or was lost."""
+TURN_S = 30.0
+"""While interactive jobs wait, a batch job goes among them so often: else a busy day would hold the night's work."""
 TELL_AGAIN_S = 300.0
 TRIM_EVERY_S = 3600.0
 RECONCILE_EVERY_S = 300.0
@@ -44,6 +48,8 @@ class Upkeep:
     is_leading: bool = False
     _trimmed_at: float = float("-inf")
     _warned_at: float = float("-inf")
+    _turned_at: float | None = None
+    """When a batch job last had its turn, or no interactive one waited."""
 
     async def run(self, is_stopping: Callable[[], bool]) -> None:
         """Tick until asked to stop; an absent store is waited for. Forges are asked beside it: that takes its time."""
@@ -72,9 +78,10 @@ class Upkeep:
         self.is_leading = await self.jobs.leads(self.who, for_s=LEAD_S)
         if not self.is_leading:
             return 0
-        woken = 0
+        woken = await self._rescue()
         for priority in Priority:
             woken += await self._wake(priority)
+        woken += await self._take_turn()
         if self.tell is not None:
             await self._tell(self.tell)
         if self.clock.monotonic() - self._trimmed_at > TRIM_EVERY_S:
@@ -92,6 +99,26 @@ class Upkeep:
                     log.warning("reconcile.failed", error=str(error))
                 due_at = self.clock.monotonic() + self.reconcile_every_s
             await self.clock.sleep(TICK_S)
+
+    async def _rescue(self) -> int:
+        lost = await self.jobs.lost(limit=ROOM, again_s=RESCUE_S)
+        for job in lost:
+            log.warning("lease.ran_out", job=job.job, stage=job.stage)
+            await self.wake.rescue(job)
+        return len(lost)
+
+    async def _take_turn(self) -> int:
+        """Put one batch job among the interactive ones when those leave it no chance: messages go by priority."""
+        now = self.clock.monotonic()
+        if self._turned_at is None or await self.wake.waiting(Priority.INTERACTIVE) == 0:
+            self._turned_at = now
+        if now - self._turned_at < TURN_S:
+            return 0
+        self._turned_at = now
+        due = await self.jobs.due(Priority.BATCH, limit=1, again_s=REWAKE_S)
+        for job in due:
+            await self._send(replace(job, priority=Priority.INTERACTIVE))
+        return len(due)
 
     async def _wake(self, priority: Priority) -> int:
         room = ROOM - await self.wake.waiting(priority)

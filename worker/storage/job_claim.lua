@@ -53,15 +53,14 @@ job.token = tostring(redis.call('INCR', P .. ':token'))
 job.attempt = tostring(tonumber(job.attempt) + 1)
 job.lease_until = stamp(NOW + lease_s)
 job.worker = worker
-redis.call('HSET', key, 'token', job.token, 'attempt', job.attempt, 'lease_until', job.lease_until, 'worker', worker,
-  'nonce', nonce)
+redis.call('HSET', key, 'token', job.token, 'attempt', job.attempt, 'worker', worker, 'nonce', nonce)
 local working = publishes and 'publishing' or 'running'
 local words = 'attempt ' .. job.attempt .. ' by ' .. worker
 if job.state == working then
   decide(id, 'job.taken_over', words)
 end
 move(id, job, working, words)
-set_due(id, job, NOW + lease_s)
+set_lease(id, job, NOW + lease_s)
 local answer = flat(job)
 table.insert(answer, 1, job.token)
 return answer

@@ -26,7 +26,7 @@ if lease == 'hand back' and tonumber(job.attempt) > 0 then
 end
 move(id, job, state, reason)
 if lease ~= 'keep' and not FINAL[state] then
-  redis.call('HDEL', key, 'lease_until')
+  end_lease(id, job)
   redis.call('HSET', key, 'not_before', stamp(NOW + wait_s))
   set_due(id, job, math.max(NOW + wait_s, NOW + (lease == 'release' and WAKE_GRACE_S or 0)))
 end

@@ -17,6 +17,7 @@
 --   P:state:<state>          zset   job -> created_at
 --   P:due:<priority>         zset   job that is not final -> when somebody should look at it next
 --   P:open                   hash   forge:repository -> how many of its jobs are not final, batches left out
+--   P:leases                 zset   job that is worked on -> when its lease ends, or it was last woken for another
 --   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
 --   P:token                  string last fencing token
 --   P:paused                 string reason, while the fleet is paused
@@ -89,6 +90,19 @@ local function count_open(job, by)
   end
 end
 
+-- Give the job to whoever has just claimed it, or beats for it. Upkeep of an older program knows the due jobs alone.
+local function set_lease(id, job, until_s)
+  redis.call('HSET', job_key(id), 'lease_until', stamp(until_s))
+  redis.call('ZADD', P .. ':leases', stamp(until_s), id)
+  set_due(id, job, until_s)
+end
+
+local function end_lease(id, job)
+  redis.call('HDEL', job_key(id), 'lease_until')
+  redis.call('ZREM', P .. ':leases', id)
+  job.lease_until = nil
+end
+
 -- Move to another state. A final one ends lease and wake-ups, and sets when the record goes.
 local function move(id, job, state, reason)
   local key = job_key(id)
@@ -108,8 +122,7 @@ local function move(id, job, state, reason)
   job.state = state
   job.reason = reason
   if FINAL[state] then
-    redis.call('HDEL', key, 'lease_until')
-    job.lease_until = nil
+    end_lease(id, job)
     redis.call('ZREM', P .. ':due:' .. job.priority, id)
     redis.call('EXPIRE', key, RECORD_KEPT_S)
     redis.call('EXPIRE', key .. ':log', RECORD_KEPT_S)
@@ -127,7 +140,8 @@ local function queue_again(id, job, when, reason)
   redis.call('PERSIST', key .. ':log')
   redis.call('PERSIST', key .. ':saved')
   redis.call('ZREM', P .. ':notes', id)
-  redis.call('HDEL', key, 'superseded_by', 'lease_until')
+  redis.call('HDEL', key, 'superseded_by')
+  end_lease(id, job)
   redis.call('HSET', key, 'attempt', 0, 'deaths', 0, 'not_before', stamp(when))
   move(id, job, job.stage == 'publish' and 'reviewed' or 'queued', reason)
   set_due(id, job, math.max(when, NOW + WAKE_GRACE_S))
@@ -137,8 +151,7 @@ end
 local function died(id, job, reason)
   job.deaths = tostring(tonumber(job.deaths or '0') + 1)
   redis.call('HSET', job_key(id), 'deaths', job.deaths)
-  redis.call('HDEL', job_key(id), 'lease_until')
-  job.lease_until = nil
+  end_lease(id, job)
   decide(id, 'attempt.died', reason)
   if tonumber(job.deaths) >= MAX_DEATHS then
     move(id, job, 'failed', 'died ' .. job.deaths .. ' times, the last time: ' .. reason)

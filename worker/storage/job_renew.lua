@@ -4,6 +4,5 @@ local job = owned(id, ARGV[2])
 if not job then
   return ''
 end
-redis.call('HSET', job_key(id), 'lease_until', stamp(NOW + lease_s))
-set_due(id, job, NOW + lease_s)
+set_lease(id, job, NOW + lease_s)
 return '1'

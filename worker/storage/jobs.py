@@ -17,8 +17,8 @@ from worker.core.errors import LeaseLost, NotFound, Superseded
 from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, Stage, State
 from worker.storage.connection import PREFIX, answering
 
-LEASE_S = 20.0
-"""A heartbeat comes every quarter of it; a job whose worker was killed is taken over within this plus a second."""
+LEASE_S = 15.0
+"""A heartbeat comes every quarter of it; a job whose worker was killed is taken over within this plus two seconds."""
 
 REWAKE_S = 10.0
 """A job that was woken and not claimed is woken again after so long, while the queue has room."""
@@ -151,6 +151,13 @@ class RedisJobs:
         return [
             Due(job=_text(job), stage=Stage(_text(stage)), priority=priority)
             for job, stage in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
+        flat = [_text(word) for word in await self._run("lost", limit, again_s)]
+        return [
+            Due(job=job, stage=Stage(stage), priority=Priority(priority))
+            for job, stage, priority in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
 
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:

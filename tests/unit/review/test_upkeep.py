@@ -9,7 +9,7 @@ from tests.fakes.jobs import FakeJobs
 from worker.clock import SystemClock
 from worker.core.change import ChangeRef
 from worker.core.errors import NotAuthorised, Unreachable
-from worker.core.job import Claim, Intent, Job, Priority, State
+from worker.core.job import Claim, Due, Intent, Job, Priority, State
 from worker.review import upkeep
 from worker.review.upkeep import Upkeep
 
@@ -20,6 +20,7 @@ class Messages:
 
     reviews: list[str] = field(default_factory=list)
     publications: list[str] = field(default_factory=list)
+    rescues: list[str] = field(default_factory=list)
     before: int = 0
     """Messages that wait already, in each queue."""
 
@@ -28,6 +29,9 @@ class Messages:
 
     async def publish(self, job_id: str, priority: Priority) -> None:
         self.publications.append(job_id)
+
+    async def rescue(self, due: Due) -> None:
+        self.rescues.append(due.job)
 
     async def waiting(self, priority: Priority) -> int:
         return self.before
