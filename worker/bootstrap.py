@@ -26,7 +26,7 @@ from worker.core.exchange import STANDIN_MODEL, Kind, Prompt
 from worker.core.job import Accepted, Claim, Intent, Job
 from worker.core.limits import HardStops, Limits, account_of
 from worker.core.masking import mask
-from worker.core.model_info import ModelInfo, budget_for
+from worker.core.model_info import EXACT_FACTOR, ModelInfo, budget_for
 from worker.core.planning.rules import Scope
 from worker.core.redaction import Redactor
 from worker.forges import FORGES
@@ -38,6 +38,7 @@ from worker.providers.connect import connect as connect_model
 from worker.providers.endpoint import PRIMARY, SECOND, Endpoint
 from worker.providers.fallback import Breaker, FallbackModel
 from worker.providers.remote import Deadlines, RemoteModel, Wishes, encode
+from worker.providers.vocabulary import mounted_counter
 from worker.review.accept import accept, accept_delivery
 from worker.review.conduct import Conductor
 from worker.review.conduct import Policy as ReviewPolicy
@@ -356,16 +357,19 @@ def endpoint_of(settings: Settings) -> Endpoint:
 
 
 def planning_for(settings: Settings, info: ModelInfo) -> Planning:
-    """What planning needs; no network, no Redis."""
+    """What planning needs; no network, no Redis. Raises `ConfigurationError` for a vocabulary that is none."""
     language = settings.review_language
+    vocabulary = settings.llm_tokenizer_file
     return Planning(
         budget=budget_for(
             info,
             chunk_tokens=settings.review_chunk_tokens,
             output_tokens=settings.llm_max_output_tokens,
+            token_factor=None if vocabulary is None else EXACT_FACTOR,
         ),
         words=words(Kind.FINDINGS),
-        count=tokens.o200k_counter(),
+        count=tokens.o200k_counter() if vocabulary is None else mounted_counter(vocabulary),
+        has_own_vocabulary=vocabulary is not None,
         scope=Scope(include=settings.review_include, exclude=settings.review_exclude),
         guidance="" if language == "English" else f"Write title and body of every finding in {language}.",
         thinks=settings.llm_thinking != "off",

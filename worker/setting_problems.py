@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import SecretStr
 
 from worker.providers.table import PROVIDERS, is_loopback
+from worker.providers.vocabulary import problems_with
 
 if TYPE_CHECKING:
     from worker.settings import Role, Settings
@@ -59,6 +60,8 @@ def problems_of(settings: Settings, role: Role, rejected: frozenset[str]) -> Ite
     yield from _secret_problems(settings)
     yield from _provider_problems(settings, role)
     yield from _deadline_problems(settings, rejected)
+    if settings.llm_tokenizer_file is not None:
+        yield from problems_with(settings.llm_tokenizer_file)
     yield from _github_problems(settings, role, rejected)
     if role in ("api", "worker", "upkeep") and settings.redis_url is None:
         yield "REDIS_URL: is not set. Write redis://HOST:6379/0, or start everything on one machine with `serve`."

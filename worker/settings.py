@@ -126,6 +126,9 @@ class RequestSettings(_Group):
     llm_max_output_tokens: int | None = Field(
         default=None, ge=256, description="Tokens of the answer, reasoning included; empty: as the catalogue says."
     )
+    llm_tokenizer_file: Path | None = Field(
+        default=None, description="Path of the model's own tiktoken.model, for exact counts; empty: o200k and a factor."
+    )
     llm_first_byte_timeout_s: float = Field(default=300, gt=0, description="Seconds until the answer's first byte.")
     llm_idle_timeout_s: float = Field(default=300, gt=0, description="Seconds of silence within a streamed answer.")
     llm_total_timeout_s: float = Field(default=1500, gt=0, description="Seconds for one request, answer included.")

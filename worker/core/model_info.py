@@ -9,6 +9,8 @@ from worker.core.errors import ConfigurationError
 
 MIN_FACTOR: Final = 1.0
 MAX_FACTOR: Final = 1.6
+EXACT_FACTOR: Final = 1.0
+"""Of counts by the model's own vocabulary."""
 DEFAULT_CHUNK_TOKENS: Final = 20_000
 WIDE_WINDOW_TOKENS: Final = 200_000
 """From here on a window can spare a quarter for the answer; below, a fifth."""

@@ -1,16 +1,16 @@
 """Exact o200k token counts, offline, by quicktok (its package carries the ranks).
 
-Kimi's own vocabulary is not published in any package; its counts are o200k's times a factor that
-is planned with at first and learned from usage later (`worker/core/model_info.py`).
+Where no vocabulary of the model is mounted (`vocabulary.py`), its counts are o200k's times a factor that is
+planned with at first and learned from usage later (`worker/core/model_info.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import quicktok
 
@@ -27,28 +27,33 @@ _MOST_THREADS: Final = 4
 @cache
 def o200k_counter() -> Counter:
     """The process's one counter; loading its ranks takes about 0.3 s and 60 MB."""
-    return _O200k()
+    count = quicktok.get_encoding("o200k_base").count
+    # It reads special words such as <|endoftext|> as plain text and replaces what is not UTF-8 in bytes, but refuses
+    # lone surrogates in str: so a str goes in as bytes.
+    return SideBySide(lambda data: int(count(data)), piece_bytes=PIECE_BYTES)
 
 
-class _O200k:
-    """`count` reads special words such as <|endoftext|> as plain text and replaces what is not UTF-8 in
-    bytes, but refuses lone surrogates in str: so a str goes in as bytes."""
+class SideBySide:
+    """A counter made of `count`, which takes bytes and lets go of the interpreter while it counts.
 
-    def __init__(self) -> None:
-        self._encoding: Any = quicktok.get_encoding("o200k_base")
+    Text of more than `piece_bytes` is counted in pieces: a seam may cost a token more, never one less than is due.
+    """
+
+    def __init__(self, count: Callable[[bytes], int], *, piece_bytes: int) -> None:
+        self._count = count
+        self._piece_bytes = piece_bytes
 
     def __call__(self, text: bytes | str, /) -> int:
         data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-        if len(data) <= PIECE_BYTES:
-            return int(self._encoding.count(data))
-        return sum(int(self._encoding.count(piece)) for piece in pieces(data))
+        if len(data) <= self._piece_bytes:
+            return self._count(data)
+        return sum(self._count(piece) for piece in pieces(data, self._piece_bytes))
 
     def each(self, texts: Sequence[bytes | str], /) -> list[int]:
         if sum(map(len, texts)) < _WORTH_THREADS_BYTES:
             return self._every(texts)
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         counts = [0] * len(texts)
-        # quicktok lets go of the interpreter while it counts, so threads run side by side.
         with ThreadPoolExecutor(threads, thread_name_prefix="tokens") as pool:
             for first, some in enumerate(pool.map(self._every, (texts[start::threads] for start in range(threads)))):
                 counts[first::threads] = some

@@ -39,10 +39,10 @@ class Lessons(Protocol):
     """What usage taught about a model's tokens."""
 
     async def get(self, model: str) -> float | None:
-        """The factor over o200k, None when nothing was learned."""
+        """The factor over what planning counts, None when nothing was learned."""
 
     async def learned(self, model: str, *, planned_with: float, estimated: int, actual: int) -> None:
-        """`estimated` o200k tokens were billed as `actual` input tokens."""
+        """`estimated` tokens, as planning counts, were billed as `actual` input tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,14 @@ class Examiner:
         if (record := saved.get(PLANNED)) is not None:
             factor = load_factor(record)
         else:
-            factor = await self.lessons.get(self.model.name) or self.planning.budget.token_factor
+            factor = await self.lessons.get(self._lesson) or self.planning.budget.token_factor
             await save(PLANNED, dump_factor(factor))
         return replace(self.planning, budget=replace(self.planning.budget, token_factor=factor))
+
+    @property
+    def _lesson(self) -> str:
+        """Under which name the factor is kept: what was learned over one vocabulary says nothing over another."""
+        return f"{self.model.name}+own" if self.planning.has_own_vocabulary else self.model.name
 
     def _workshop(self, planned: Planned, planning: Planning) -> Workshop:
         plan = planned.plan
@@ -147,7 +152,7 @@ class Examiner:
             if answer.usage.is_estimated or answer.model != self.model.name:
                 return
             await self.lessons.learned(
-                answer.model,
+                self._lesson,
                 planned_with=planning.budget.token_factor,
                 estimated=(plan.fixed + chunk.size).tokens,
                 actual=answer.usage.input_tokens,

@@ -56,6 +56,8 @@ class Planning:
     budget: Budget
     words: Words
     count: Counter
+    has_own_vocabulary: bool = False
+    """Whether `count` is by the model's vocabulary: its factor is then another one than over o200k."""
     scope: Scope = field(default_factory=Scope)
     guidance: str = ""
     """The operator's own words to the model: the language of the answer."""
