@@ -21,6 +21,8 @@ class Member:
     environment: Mapping[str, str]
     log: Path
     kills: list[tuple[int, float]] = field(default_factory=list)
+    ends: list[tuple[int, float]] = field(default_factory=list)
+    """The same of every SIGTERM."""
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -42,8 +44,15 @@ class Member:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def process(self) -> int | None:
+        """The id of the running process."""
+        return self._process.pid if self._process is not None and self.is_running else None
+
     def send(self, sign: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
+            if sign is signal.SIGTERM:
+                self.ends.append((self._process.pid, time.time()))
             self._process.send_signal(sign)
 
     def end(self, *, timeout_s: float) -> bool:

@@ -14,26 +14,27 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import httpx
 import redis
 
 from tests.chaos.fleet import Member, role, worker
+from tests.chaos.purchases import Account, Blow, purchases_of, settle
 from tests.fakes.github import TOKEN, GitHubServer
 from tests.fakes.github import Fault as ForgeFault
 from tests.fakes.kimi import KEY, KimiServer, overloaded
 from tests.fakes.kimi import Fault as ModelFault
-from worker.core.job import Job, State
+from worker.core.job import Decision, Job, State
 from worker.storage.connection import connect
 from worker.storage.embedded import EmbeddedRedis, start
-from worker.storage.jobs import RedisJobs
+from worker.storage.jobs import LEASE_S, RedisJobs
 
 SECRET = "a-webhook-secret-of-the-storm"
-LEASE_S = 8.0
 TAKEOVER_S = 30.0
 LINES = 40
 
@@ -50,6 +51,8 @@ class Plan:
     redelivery_share: float = 0.2
     blow_every_s: float = 2.0
     settle_s: float = 0.5
+    lease_s: float | None = None
+    """None: as shipped."""
     limit_s: float = 900.0
     """The storm is over when all is reviewed, or has failed after so long."""
 
@@ -66,22 +69,23 @@ class Outcome:
     reviews: int = 0
     blows: Counter[str] = field(default_factory=Counter)
     forge_faults: int = 0
-    model_requests: int = 0
-    model_bound: int = 0
+    account: Account = field(default_factory=Account)
     takeovers_s: list[float] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         slowest = max(self.takeovers_s, default=0.0)
+        middle = median(self.takeovers_s) if self.takeovers_s else 0.0
         return "\n".join(
             [
                 f"seed {self.seed}: {self.changes} changes, {self.heads} heads, {self.reviews} reviews"
                 f" in {self.took_s:.0f} s (all delivered after {self.delivered_s:.0f} s);",
                 f"{sum(self.blows.values())} blows {dict(self.blows)}, {self.forge_faults} forge faults",
                 f"jobs by state {dict(self.states)}",
-                f"model requests {self.model_requests}, bound {self.model_bound};"
-                f" takeovers {len(self.takeovers_s)}, slowest {slowest:.1f} s",
+                f"model requests {self.account.bought}, at most {self.account.bound} allowed: {self.account.units} units,"
+                f" {self.account.failed} failed by script, {self.account.interrupted} in flight at a blow",
+                f"takeovers {len(self.takeovers_s)}, slowest {slowest:.1f} s, median {middle:.1f} s",
                 *(self.wrong or ["nothing lost, nothing twice, nothing on a wrong head"]),
             ]
         )
@@ -98,6 +102,7 @@ class Storm:
         self.outcome = Outcome(plan.seed)
         self.members: list[Member] = []
         self._calm = threading.Event()
+        self._blows: list[Blow] = []
         self._posts_lost: Counter[str] = Counter()
 
     def rage(self) -> Outcome:
@@ -138,12 +143,12 @@ class Storm:
             "GITHUB_API_URL": github.api_url,
             "GITHUB_URL": github.git_url,
             "REVIEW_SETTLE_S": str(self.plan.settle_s),
-            "REVIEW_VERIFY": "false",
-            "JOB_LEASE_S": str(LEASE_S),
             "WORKER_THREADS": str(self.plan.threads),
             "LOG_FORMAT": "json",
             "PYTHONPATH": os.getcwd(),  # noqa: PTH109 - the tests' own fakes are found from where they are started
         }
+        if self.plan.lease_s is not None:
+            environment["JOB_LEASE_S"] = str(self.plan.lease_s)
         logs = self.folder / "logs"
         logs.mkdir()
         port = free_port()
@@ -190,7 +195,12 @@ class Storm:
         others = [member for member in self.members if not member.name.startswith("worker")]
         blows: dict[str, tuple[int, Callable[[], None]]] = {
             "kill worker": (6, lambda: self.dice.choice(workers).kill()),
-            "pause worker": (3, lambda: self._pause(self.dice.choice(workers), self.dice.uniform(1, LEASE_S + 4))),
+            "pause worker": (
+                3,
+                lambda: self._pause(
+                    self.dice.choice(workers), self.dice.uniform(1, 1.5 * (self.plan.lease_s or LEASE_S))
+                ),
+            ),
             "end worker": (2, lambda: self.dice.choice(workers).send(signal.SIGTERM)),
             "kill other": (2, lambda: self.dice.choice(others).kill()),
             "kill redis": (2, lambda: self._kill_redis(server, self.dice.uniform(0, 3))),
@@ -221,20 +231,26 @@ class Storm:
         )
 
     def _pause(self, member: Member, seconds: float) -> None:
+        process, began = member.process, time.time()
         member.send(signal.SIGSTOP)
         self._calm.wait(seconds)
         member.send(signal.SIGCONT)
+        if process is not None:
+            self._blows.append(Blow("pause worker", process, began, time.time()))
 
     def _kill_redis(self, server: EmbeddedRedis, gone_s: float) -> None:
+        began = time.time()
         os.kill(process_of(server), signal.SIGKILL)
         self._calm.wait(gone_s)
         server.ensure_running()
+        self._blows.append(Blow("kill redis", None, began, time.time()))
 
     def _pause_redis(self, server: EmbeddedRedis, seconds: float) -> None:
-        process = process_of(server)
+        process, began = process_of(server), time.time()
         os.kill(process, signal.SIGSTOP)
         self._calm.wait(seconds)
         os.kill(process, signal.SIGCONT)
+        self._blows.append(Blow("pause redis", None, began, time.time()))
 
     # --------------------------------------------------------------------------------- the deliveries
 
@@ -289,13 +305,14 @@ class Storm:
     async def _look(self, server: EmbeddedRedis, github: GitHubServer, kimi: KimiServer) -> None:
         client = connect(server.url)
         try:
-            jobs = RedisJobs(client, lease_s=LEASE_S)
+            jobs = RedisJobs(client)
             records = await self._settled(jobs)
-            await self._look_at_takeovers(jobs, records)
+            logs = {job.id: await jobs.decisions(job.id) for job in records}
         finally:
             await client.aclose()
+        self._look_at_takeovers(logs)
         self._look_at_reviews(github)
-        self._look_at_requests(kimi, records)
+        self._look_at_requests(kimi, logs)
 
     async def _settled(self, jobs: RedisJobs) -> list[Job]:
         """All records, once every job has come to its end."""
@@ -313,10 +330,10 @@ class Storm:
         ]
         return records
 
-    async def _look_at_takeovers(self, jobs: RedisJobs, records: list[Job]) -> None:
+    def _look_at_takeovers(self, logs: Mapping[str, Sequence[Decision]]) -> None:
         killed_at = {process: at for member in self.members for process, at in member.kills}
-        for job in records:
-            for line in await jobs.decisions(job.id):
+        for log in logs.values():
+            for line in log:
                 died = re.search(r"by \S+?-(\d+)-\w+ ended without a word", line.detail)
                 if line.event == "attempt.died" and died and int(died[1]) in killed_at:
                     self.outcome.takeovers_s.append(line.at - killed_at[int(died[1])])
@@ -344,21 +361,13 @@ class Storm:
             lines = Counter((comment.commit, comment.path, comment.line) for comment in github.comments(name, number))
             self.outcome.wrong += [f"twice: {where} comment {key}" for key, n in lines.items() if n > 1]
 
-    def _look_at_requests(self, kimi: KimiServer, records: list[Job]) -> None:
-        """At most one request per unit, plus those that were in flight at each kill or failed by script."""
-        per_job = Counter(str(request.body.get("prompt_cache_key", "")) for request in kimi.requests)
-        failed = sum(1 for request in kimi.requests if request.status != 200)
-        kills = sum(len(member.kills) for member in self.members if member.name.startswith("worker"))
-        interruptions = kills + self.outcome.blows["end worker"] + self.outcome.blows["pause worker"]
-        self.outcome.model_requests = sum(per_job.values())
-        # Every head of the storm is one unit, whose answer is bought once if nothing interrupts it.
-        begun = sum(1 for job in records if job.id in per_job)
-        interrupted = interruptions * self.plan.threads + failed + 4 * self.outcome.blows["model faults"]
-        self.outcome.model_bound = begun + interrupted
-        if self.outcome.model_requests > self.outcome.model_bound:
-            self.outcome.wrong.append(
-                f"{self.outcome.model_requests} model requests, at most {self.outcome.model_bound} were allowed"
-            )
+    def _look_at_requests(self, kimi: KimiServer, logs: Mapping[str, Sequence[Decision]]) -> None:
+        blows = list(self._blows)
+        for member in self.members:
+            blows += [Blow("kill", process, at, at) for process, at in member.kills]
+            blows += [Blow("end", process, at, at) for process, at in member.ends]
+        self.outcome.account = settle(purchases_of(kimi), blows, logs)
+        self.outcome.wrong += self.outcome.account.wrong
 
 
 def line_of(generation: int) -> int:

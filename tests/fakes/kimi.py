@@ -147,6 +147,10 @@ class KimiServer:
         self.refuses = refuses
         self.declines = declines
         self.received: list[Received] = []
+        self.ended_at_s: dict[int, float] = {}
+        """Index in `received` → when its answer had been sent in full; absent for one that never was."""
+        self.scripted: set[int] = set()
+        """Indices in `received` of those that met a fault of `script`."""
         self.violations: list[str] = []
         """One line for each request above a limit: what the throttle must keep at zero."""
         self.most_running = 0
@@ -209,9 +213,11 @@ class KimiServer:
         with self._lock:
             self._running -= 1
 
-    def record(self, request: Received) -> None:
+    def record(self, request: Received) -> int:
+        """Its index in `received`."""
         with self._lock:
             self.received.append(request)
+            return len(self.received) - 1
 
     def admit(self, tokens: int) -> str:
         """Why the account may not have this request now, in Moonshot's words.
@@ -352,17 +358,20 @@ class _Handler(BaseHTTPRequestHandler):
         tokens = kimi.count_input(body)
         if fault is not None and (fault.status != 200 or fault.body):
             kimi.wait(fault.delay_s)
-            self._record(raw, body, fault.status, tokens)
+            kimi.scripted.add(self._record(raw, body, fault.status, tokens))
             self._send(fault.status, fault.body, fault.headers, fault.content_type)
             return
         status, refusal = self._refusal(body, tokens)
-        self._record(raw, body, status, tokens)
+        number = self._record(raw, body, status, tokens)
+        if fault is not None:
+            kimi.scripted.add(number)
         if refusal:
             self._send(status, refusal, {"Retry-After": "1"} if status == 429 else {})
             return
         self._is_running = True
         try:
-            self._stream(body, tokens, fault or kimi.default)
+            if self._stream(body, tokens, fault or kimi.default):
+                kimi.ended_at_s[number] = time.monotonic()
         finally:
             self._finished()
 
@@ -392,7 +401,8 @@ class _Handler(BaseHTTPRequestHandler):
         over = kimi.admit(needed)
         return (429, error("rate_limit_reached_error", f"{ACCOUNT} request {over}")) if over else (200, {})
 
-    def _stream(self, body: dict[str, Any], tokens: int, fault: Fault) -> None:
+    def _stream(self, body: dict[str, Any], tokens: int, fault: Fault) -> bool:
+        """Whether all of it was sent."""
         kimi = self.server.kimi
         content = kimi.brain(body) if fault.content is None else fault.content
         kimi.wait(fault.delay_s)
@@ -412,7 +422,7 @@ class _Handler(BaseHTTPRequestHandler):
         for number, event in enumerate(events):
             if number == fault.silence_after_events:
                 self._until_client_leaves()
-                return
+                return False
             if number == fault.reset_after_events:
                 # What was sent must arrive first; zero linger then turns the close into a reset.
                 kimi.wait(0.05)
@@ -420,7 +430,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 raise ConnectionResetError
             if number == fault.end_after_events:
-                return
+                return False
             if fault.comments:
                 self._write(f": keep-alive{fault.line_end}{fault.line_end}".encode(), fault)
             if number == len(events) - 1:
@@ -429,6 +439,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(f"data: {event}{fault.line_end}{fault.line_end}".encode(), fault)
             if fault.pace_s:
                 kimi.wait(fault.pace_s)
+        return True
 
     def _write(self, data: bytes, fault: Fault) -> None:
         step = fault.packet_bytes or len(data)
@@ -449,9 +460,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_authorised(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {self.server.kimi.key}"
 
-    def _record(self, raw: bytes, body: dict[str, Any], status: int, tokens: int) -> None:
+    def _record(self, raw: bytes, body: dict[str, Any], status: int, tokens: int) -> int:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.kimi.record(Received(self.command, self.path, headers, raw, body, time.monotonic(), status, tokens))
+        return self.server.kimi.record(
+            Received(self.command, self.path, headers, raw, body, time.monotonic(), status, tokens)
+        )
 
     def _send(
         self,

@@ -108,7 +108,9 @@ class CeleryWake:
         await self._send(Stage.PUBLISH, job_id, Priority.INTERACTIVE if is_crowd else priority)
 
     async def rescue(self, due: Due) -> None:
-        await self._send(due.stage, due.job, due.priority, is_first=True)
+        # Whoever waited in a crowd has had his turn once.
+        priority = Priority.BATCH if due.priority is Priority.BATCH else Priority.INTERACTIVE
+        await self._send(due.stage, due.job, priority, is_first=True)
 
     async def waiting(self, priority: Priority) -> int:
         with answering():
