@@ -161,6 +161,7 @@ class Services:
             planning=self.installation.planning,
             lessons=TokenFactors(self.redis),
             verdict_words=words(Kind.VERDICTS) if self.installation.settings.review_verify else None,
+            summary_words=words(Kind.SUMMARY),
         )
 
     def _publishing(self, forge: str) -> Publishing:
@@ -315,12 +316,14 @@ class Installation:
     def _throttle(self, client: redis.asyncio.Redis, endpoint: Endpoint) -> RedisThrottle:
         settings = self.settings
         plan = endpoint.provider.plan_concurrency
+        told = settings.llm_max_concurrent_requests if endpoint.names == PRIMARY else None
         is_primary = endpoint.names == PRIMARY
         return RedisThrottle(
             client,
             account=account_of(endpoint.base_url, endpoint.api_key),
             limits=Limits(
-                concurrency=settings.llm_max_concurrent_requests or plan if is_primary else plan,
+                concurrency=told or plan,
+                concurrency_source="settings" if told else f"the plan of {endpoint.provider.name}",
                 rpm=settings.llm_rpm if is_primary else None,
                 tpm=settings.llm_tpm if is_primary else None,
                 tpd=settings.llm_tpd if is_primary else None,
@@ -376,8 +379,6 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
         thinks_from_lines=settings.llm_thinking_min_lines,
         evidence_ratio=settings.review_evidence,
         max_requests=settings.review_max_requests,
-        max_cost_usd=settings.llm_review_budget_usd,
-        prices=info.prices,
     )
 
 

@@ -15,13 +15,16 @@ from worker.core.compose import compose, disclosed, ranked
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.planning.coverage import answered
-from worker.core.planning.plan import Chunk
+from worker.core.planning.left_out import render_left_out
+from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import split_chunk, with_raised_cap
+from worker.core.planning.spending import by_importance
 from worker.core.report import Report, Usage
 from worker.core.verdict import Candidate, render_candidates
 from worker.core.words import Words
 from worker.ports import Model, Tree
 from worker.review.analyse import Analysis, Workshop, analyse
+from worker.review.describe import Described, describe
 from worker.review.planning import Planned, Planning, Subject
 from worker.review.records import PLANNED, dump_factor, load_factor
 from worker.review.verify import Verified, verify
@@ -54,6 +57,8 @@ class Examiner:
     lessons: Lessons
     verdict_words: Words | None = None
     """None: findings are not looked at a second time."""
+    summary_words: Words | None = None
+    """None: what the budget did not reach is named, and not described."""
     at_once: int = 32
     """Requests of one review that may wait or be in flight; how many are sent is the throttle's business."""
 
@@ -84,7 +89,7 @@ class Examiner:
             planned_lines=plan.ledger.reviewed_lines,
         )
         analysis = await analyse(
-            plan.chunks,
+            by_importance(plan.chunks),
             workshop=self._workshop(planned, planning),
             model=self.model,
             flow=subject.flow,
@@ -110,12 +115,22 @@ class Examiner:
                 save=save,
                 check_current=check_current,
             )
+        described = Described()
+        if self.summary_words is not None and plan.unpaid and not analysis.is_out_of_budget:
+            described = await describe(
+                functools.partial(self._render_left_out, plan=plan, subject=subject, words=self.summary_words),
+                model=self.model,
+                flow=subject.flow,
+                saved=saved,
+                save=save,
+                check_current=check_current,
+            )
         return replace(
             self._report(subject, snapshot, analysis, answered(plan, analysis.outcomes)),
             findings=ranked((*disclosed(planned.secrets), *verified.kept)),
             unanchored=unanchored,
-            usage=sum((answer.usage for answer in verified.answers), analysis.usage),
-            notes=(*analysis.notes, *_said(verified)),
+            usage=sum((answer.usage for answer in verified.answers), analysis.usage) + described.usage,
+            notes=(*analysis.notes, *described.notes, *_said(verified)),
         )
 
     def _report(self, subject: Subject, snapshot: Snapshot, analysis: Analysis, ledger: Ledger) -> Report:
@@ -172,6 +187,15 @@ class Examiner:
             count=self.planning.count,
             factor=self.planning.budget.token_factor,
             max_output_tokens=min(VERDICT_CAP_TOKENS, self.planning.budget.output_tokens),
+            cache_key=subject.flow.job,
+        )
+
+    def _render_left_out(self, *, plan: Plan, subject: Subject, words: Words) -> Prompt:
+        return render_left_out(
+            plan,
+            words=words,
+            count=self.planning.count,
+            budget=self.planning.budget,
             cache_key=subject.flow.job,
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from worker.core.change import Snapshot
 from worker.core.diff.parse import parse_diff
 from worker.core.exchange import Prompt
-from worker.core.model_info import Budget, Prices
+from worker.core.model_info import Budget
 from worker.core.planning.evidence import evidence_room, with_evidence
 from worker.core.planning.globs import Attributes
 from worker.core.planning.plan import Chunk, Plan
@@ -17,7 +17,7 @@ from worker.core.planning.planner import make_plan
 from worker.core.planning.rendering import render
 from worker.core.planning.rules import Scope
 from worker.core.planning.secret_lines import SecretLine, secret_lines
-from worker.core.planning.spending import within_budget
+from worker.core.planning.spending import within_requests
 from worker.core.planning.tokens import Counter
 from worker.core.words import Words
 from worker.ports import Flow, Tree
@@ -67,8 +67,6 @@ class Planning:
     evidence_ratio: float = 0.0
     """Tokens of evidence for each token of diff, at most; 0 is none."""
     max_requests: int | None = None
-    max_cost_usd: float | None = None
-    prices: Prices | None = None
 
     async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Planned:
         """Parse and plan in a thread: a huge diff takes a second or two, and the heartbeat must go on.
@@ -77,10 +75,14 @@ class Planning:
         """
         scope = replace(self.scope, attributes=await _attributes(tree, snapshot))
         plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, scope)
+        whole = {chunk.id for chunk in plan.chunks}
         evidence = EvidenceSource(tree, snapshot, self.count) if tree is not None and self.evidence_ratio > 0 else None
 
         async def prompt(chunk: Chunk) -> Prompt:
-            shown = chunk if evidence is None else await self._with_evidence(plan, chunk, evidence)
+            # Parts of a chunk go without: it was split because it was too long, or held what a filter declines.
+            has_evidence = evidence is not None and chunk.id in whole
+            is_whole = chunk.id in whole
+            shown = await self._with_evidence(plan, chunk, evidence) if evidence is not None and is_whole else chunk
             key = subject.flow.job or plan.nonce
             return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
 
@@ -101,8 +103,7 @@ class Planning:
             thinks=self.thinks and not is_small,
             cut=snapshot.cut,
         )
-        paid = within_budget(plan, max_requests=self.max_requests, max_cost_usd=self.max_cost_usd, prices=self.prices)
-        return paid, secret_lines(files)
+        return within_requests(plan, self.max_requests), secret_lines(files)
 
     async def _with_evidence(self, plan: Plan, chunk: Chunk, source: EvidenceSource) -> Chunk:
         wanted = int(chunk.size.tokens * self.evidence_ratio)

@@ -1,15 +1,14 @@
-"""A plan that costs no more than the review may: what is left out is named, the least important first."""
+"""Which chunks matter most: they are sent first, and kept when a review may not have all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from posixpath import basename, splitext
 from typing import Final
 
 from worker.core.ledger import Ledger, NotReviewed
-from worker.core.model_info import Prices
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import merged
 
@@ -40,29 +39,20 @@ def importance(path: str) -> Importance:
     return Importance.CONFIGURATION if ending in _CONFIGURATION else Importance.SOURCE
 
 
-def within_budget(
-    plan: Plan, *, max_requests: int | None = None, max_cost_usd: float | None = None, prices: Prices | None = None
-) -> Plan:
-    """The plan without the chunks that the budget does not pay for; those become "budget" in its ledger.
+def by_importance(chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
+    """The order of sending: what is cut short by a stop, in money or in requests, loses the least important.
 
-    Chunks are kept by the most important kind of file in them, then by how many changed lines of that
-    kind they have, then in order; so documents go before tests, tests before configuration, and
-    configuration before source. A request is taken to cost its whole input and its whole cap. Without
-    `prices` the cost is not known and `max_cost_usd` leaves nothing out.
+    Chunks come by the most important kind of file in them, then by how many changed lines of that kind
+    they have, then as they were; so source comes before configuration, that before tests, and documents last.
     """
-    left_usd = max_cost_usd if prices is not None else None
-    kept: set[str] = set()
-    for chunk in sorted(plan.chunks, key=_rank, reverse=True):
-        if max_requests is not None and len(kept) >= max_requests:
-            break
-        if left_usd is not None and prices is not None:
-            cost = prices.cost_usd(
-                input_tokens=chunk.input_tokens, cached_tokens=0, output_tokens=chunk.max_output_tokens
-            )
-            if cost > left_usd:
-                continue
-            left_usd -= cost
-        kept.add(chunk.id)
+    return tuple(sorted(chunks, key=_rank, reverse=True))
+
+
+def within_requests(plan: Plan, most: int | None) -> Plan:
+    """The plan with at most so many chunks, the most important ones; the others become "budget" in its ledger."""
+    if most is None:
+        return plan
+    kept = {chunk.id for chunk in by_importance(plan.chunks)[:most]}
     return _without(plan, [chunk for chunk in plan.chunks if chunk.id not in kept])
 
 
@@ -82,4 +72,5 @@ def _without(plan: Plan, dropped: Sequence[Chunk]) -> Plan:
         plan.ledger.reviewed_lines - sum(row.lines for row in rows),
         merged([*plan.ledger.not_reviewed, *rows]),
     )
-    return replace(plan, chunks=tuple(chunk for chunk in plan.chunks if chunk.id not in names), ledger=ledger)
+    kept = tuple(chunk for chunk in plan.chunks if chunk.id not in names)
+    return replace(plan, chunks=kept, ledger=ledger, unpaid=tuple(dropped))

@@ -17,7 +17,7 @@ from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
 from worker.core.errors import ConfigurationError
 from worker.core.exchange import Kind
-from worker.core.model_info import Budget, Prices
+from worker.core.model_info import Budget
 from worker.core.planning.coverage import NEVER_SENT, answered
 from worker.core.planning.evidence import evidence_room, with_evidence
 from worker.core.planning.plan import Chunk, Plan, plan_as_json
@@ -25,7 +25,7 @@ from worker.core.planning.planner import make_plan, split_chunk, with_raised_cap
 from worker.core.planning.rendering import render
 from worker.core.planning.rules import Scope
 from worker.core.planning.showing import shown
-from worker.core.planning.spending import within_budget
+from worker.core.planning.spending import by_importance, within_requests
 from worker.providers.tokens import o200k_counter
 from worker.review.prompts import words
 
@@ -305,12 +305,12 @@ def test_a_budget_drops_documents_before_tests_before_source_and_names_them() ->
     largest = max(planned([file]).chunks[0].size.tokens for file in files)
     plan = planned(files, replace(BUDGET, chunk_tokens=largest))
     assert len(plan.chunks) == 3
-    two = within_budget(plan, max_requests=2)
+    in_order = [file.path for chunk in by_importance(plan.chunks) for file in chunk.files]
+    assert in_order == ["src/server.py", "tests/test_b.py", "docs/a.md"]
+    two = within_requests(plan, 2)
     assert [(row.path, row.reason) for row in two.ledger.not_reviewed] == [("docs/a.md", "budget")]
-    prices = Prices(input=1.0, cached_input=0.1, output=4.0)
-    one = within_budget(plan, max_cost_usd=0.1, prices=prices)
-    assert [file.path for chunk in one.chunks for file in chunk.files] == ["src/server.py"]
-    assert within_budget(plan, max_cost_usd=0.0001) == plan
+    assert [file.path for chunk in within_requests(plan, 1).chunks for file in chunk.files] == ["src/server.py"]
+    assert within_requests(plan, None) == plan
 
 
 def test_evidence_takes_room_that_is_left_and_never_looks_like_a_changed_line() -> None:
