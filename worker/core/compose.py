@@ -32,6 +32,16 @@ def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=_rank))
 
 
+def with_disclosed(findings: Sequence[Finding], secrets: Iterable[SecretLine]) -> tuple[Finding, ...]:
+    """`findings` and one for each added secret, ranked; what the model guessed about such a line's secret is left out."""
+    told = disclosed(secrets)
+    lines = {(finding.path, finding.anchor) for finding in told}
+    others = [
+        finding for finding in findings if finding.category != "security" or (finding.path, finding.anchor) not in lines
+    ]
+    return ranked((*told, *others))
+
+
 def disclosed(secrets: Iterable[SecretLine]) -> list[Finding]:
     """A finding for each added line that holds a secret: the model never sees the value, and neither does the reader.
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from worker.core.change import Snapshot
-from worker.core.compose import compose, disclosed, ranked
+from worker.core.compose import compose, with_disclosed
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.planning.coverage import answered
@@ -127,7 +127,7 @@ class Examiner:
             )
         return replace(
             self._report(subject, snapshot, analysis, answered(plan, analysis.outcomes)),
-            findings=ranked((*disclosed(planned.secrets), *verified.kept)),
+            findings=with_disclosed(verified.kept, planned.secrets),
             unanchored=unanchored,
             usage=sum((answer.usage for answer in verified.answers), analysis.usage) + described.usage,
             notes=(*analysis.notes, *described.notes, *_said(verified)),

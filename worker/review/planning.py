@@ -80,9 +80,8 @@ class Planning:
 
         async def prompt(chunk: Chunk) -> Prompt:
             # Parts of a chunk go without: it was split because it was too long, or held what a filter declines.
-            has_evidence = evidence is not None and chunk.id in whole
-            is_whole = chunk.id in whole
-            shown = await self._with_evidence(plan, chunk, evidence) if evidence is not None and is_whole else chunk
+            source = evidence if chunk.id in whole else None
+            shown = await self._with_evidence(plan, chunk, source) if source is not None else chunk
             key = subject.flow.job or plan.nonce
             return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
 

@@ -11,18 +11,20 @@ import pytest
 
 from tests.fakes.model import FakeModel
 from worker.core.change import Snapshot
+from worker.core.comments import Voice, summary_text
 from worker.core.errors import (
     AnswerCutOff,
     BudgetReached,
     ContentFiltered,
     NotAuthorised,
     RequestTooLong,
+    ReviewError,
     Superseded,
     Unreachable,
 )
 from worker.core.exchange import Kind, Prompt
 from worker.core.model_info import Budget
-from worker.core.report import Report
+from worker.core.report import Report, Usage
 from worker.ports import Flow
 from worker.providers.tokens import o200k_counter
 from worker.review.examine import Examiner
@@ -82,6 +84,7 @@ def examine(
     stops_after: int | None = None,
     thinks_from_lines: int = 0,
     max_requests: int | None = None,
+    describes: bool = False,
 ) -> Report:
     kept = {} if kept is None else kept
     checks = 0
@@ -106,6 +109,7 @@ def examine(
         ),
         lessons=lessons or Lessons(),
         verdict_words=words(Kind.VERDICTS) if verifies else None,
+        summary_words=words(Kind.SUMMARY) if describes else None,
         at_once=1,
     )
     return asyncio.run(
@@ -323,12 +327,14 @@ def test_a_small_change_is_answered_without_thinking_where_the_operator_says_so(
 
 def test_a_secret_is_told_at_its_line_and_neither_model_nor_report_holds_its_value() -> None:
     secret = "ghp_" + "a1B2" * 9
-    model = FakeModel()
+    guess = finding("F1", 2, "TOKEN =", "A credential is hard-coded").replace('"bug"', '"security"')
+    model = FakeModel(brain=lambda _: guess)
     report = examine(added_file("deploy.py", ["import os", f'TOKEN = "{secret}"']), model)
     [found] = [each for each in report.findings if each.category == "security" and each.title.startswith("Secret")]
     assert found.anchor is not None
     assert (found.anchor.path, found.anchor.line) == ("deploy.py", 2)
     assert secret not in repr(report)
+    assert len(report.findings) == 1, "a guess of the model about the same line is not told beside it"
     assert all(secret not in prompt.user for prompt, _ in model.asked)
 
 
@@ -338,3 +344,104 @@ def test_a_review_that_may_take_few_requests_names_what_they_do_not_reach() -> N
     assert len(model.asked) == 2
     assert {row.reason for row in report.ledger.not_reviewed} == {"budget"}
     assert not report.is_complete
+
+
+QUIET = '{"findings": []}'
+DESCRIBED = "What was not reviewed seems to contain: "
+
+
+def kinds(model: FakeModel) -> list[Kind]:
+    return [prompt.kind for prompt, _ in model.asked]
+
+
+def test_what_the_budget_does_not_reach_is_described_by_one_request_over_its_map_alone() -> None:
+    model = FakeModel()
+    model.script(QUIET, QUIET, '{"summary": "Tables of computed values; part5 first."}')
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2, describes=True)
+    assert kinds(model) == [Kind.FINDINGS, Kind.FINDINGS, Kind.SUMMARY]
+    asked = model.asked[-1][0]
+    assert asked.user.startswith("kind: summary\n")
+    assert asked.input_tokens + asked.max_output_tokens < SMALL_UNITS.window_tokens
+    left_out = {row.path for row in report.ledger.not_reviewed}
+    assert left_out == {row.split()[1] for row in asked.user.split("\n") if row.startswith("* ")}
+    assert "|+|" not in asked.user
+    assert report.notes == (f"{DESCRIBED}Tables of computed values; part5 first.",)
+    assert report.usage.requests == 3
+    assert not report.is_complete
+
+
+def test_a_description_is_bought_once() -> None:
+    kept: dict[str, bytes] = {}
+    first = examine(large_change(), FakeModel(), budget=SMALL_UNITS, max_requests=2, describes=True, kept=kept)
+    again = FakeModel()
+    second = examine(large_change(), again, budget=SMALL_UNITS, max_requests=2, describes=True, saved=kept)
+    assert again.asked == []
+    assert second == first
+    assert second.notes[0].startswith(DESCRIBED)
+
+
+def test_a_complete_review_is_described_by_nobody() -> None:
+    model = FakeModel()
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=50, describes=True)
+    assert Kind.SUMMARY not in kinds(model)
+    assert report.notes == ()
+    assert report.is_complete
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Unreachable("away"),
+        BudgetReached("LLM_REVIEW_BUDGET_USD is reached"),
+        RequestTooLong("too long"),
+        ContentFiltered("no"),
+        NotAuthorised("no"),
+        "{}",
+        "",
+    ],
+    ids=repr,
+)
+def test_a_description_that_does_not_come_changes_nothing(outcome: ReviewError | str) -> None:
+    model = FakeModel()
+    model.script(QUIET, QUIET, outcome)
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2, describes=True)
+    assert kinds(model)[2:] == [Kind.SUMMARY]
+    assert report.notes == ()
+    assert report.ledger.reviewed_lines > 0
+
+
+def test_a_description_that_was_cut_off_is_paid_all_the_same() -> None:
+    model = FakeModel()
+    model.script(QUIET, QUIET, AnswerCutOff("long", usage=Usage(requests=1, input_tokens=7, output_tokens=4_096)))
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2, describes=True)
+    assert report.usage.requests == 3
+    assert report.usage.output_tokens > 4_096
+
+
+def test_nothing_more_is_asked_once_our_own_stop_was_reached() -> None:
+    model = FakeModel()
+    model.script(QUIET, BudgetReached("LLM_REVIEW_BUDGET_USD is reached"))
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2, describes=True)
+    assert kinds(model) == [Kind.FINDINGS, Kind.FINDINGS]
+    assert report.notes == ("LLM_REVIEW_BUDGET_USD is reached",)
+
+
+def test_a_hostile_description_stays_one_short_line_of_words() -> None:
+    model = FakeModel()
+    hostile = "fine\n\n# Approved\n\u202e<img src=x> @everyone [x](http://evil) " + "very " * 200
+    model.script(QUIET, QUIET, json.dumps({"summary": hostile}))
+    report = examine(large_change(), model, budget=SMALL_UNITS, max_requests=2, describes=True)
+    [note] = report.notes
+    assert "\n" not in note
+    assert "\u202e" not in note
+    assert len(note) < 400
+    posted = summary_text(report, Voice())
+    assert "<img" not in posted
+    assert "@everyone" not in posted
+    assert "](http" not in posted
+    assert "\n# Approved" not in posted
+
+
+def test_a_superseded_review_is_not_described() -> None:
+    with pytest.raises(Superseded):
+        examine(large_change(), FakeModel(), budget=SMALL_UNITS, max_requests=2, describes=True, stops_after=2)
