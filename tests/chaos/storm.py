@@ -83,8 +83,9 @@ class Outcome:
                 f" in {self.took_s:.0f} s (all delivered after {self.delivered_s:.0f} s);",
                 f"{sum(self.blows.values())} blows {dict(self.blows)}, {self.forge_faults} forge faults",
                 f"jobs by state {dict(self.states)}",
-                f"model requests {self.account.bought}, at most {self.account.bound} allowed: {self.account.units} units,"
-                f" {self.account.failed} failed by script, {self.account.interrupted} in flight at a blow",
+                f"model requests {self.account.bought}, at most {self.account.bound} allowed:"
+                f" {self.account.units} units, {self.account.failed} failed by script,"
+                f" {self.account.interrupted} in flight at a blow",
                 f"takeovers {len(self.takeovers_s)}, slowest {slowest:.1f} s, median {middle:.1f} s",
                 *(self.wrong or ["nothing lost, nothing twice, nothing on a wrong head"]),
             ]
@@ -193,13 +194,12 @@ class Storm:
     def _blow(self, server: EmbeddedRedis, kimi: KimiServer) -> None:
         workers = [member for member in self.members if member.name.startswith("worker")]
         others = [member for member in self.members if not member.name.startswith("worker")]
+        longest_pause_s = 1.5 * (self.plan.lease_s or LEASE_S)
         blows: dict[str, tuple[int, Callable[[], None]]] = {
             "kill worker": (6, lambda: self.dice.choice(workers).kill()),
             "pause worker": (
                 3,
-                lambda: self._pause(
-                    self.dice.choice(workers), self.dice.uniform(1, 1.5 * (self.plan.lease_s or LEASE_S))
-                ),
+                lambda: self._pause(self.dice.choice(workers), self.dice.uniform(1, longest_pause_s)),
             ),
             "end worker": (2, lambda: self.dice.choice(workers).send(signal.SIGTERM)),
             "kill other": (2, lambda: self.dice.choice(others).kill()),
