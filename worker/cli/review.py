@@ -32,7 +32,9 @@ from worker.core.job import Intent, Job, Stage, State
 from worker.core.masking import mask
 from worker.core.planning.plan import plan_as_json
 from worker.core.report import Report
+from worker.core.report_html import report_html
 from worker.core.report_json import report_json
+from worker.core.report_sarif import report_sarif
 from worker.ports import Flow
 from worker.process import WorkerProcess
 from worker.providers import catalogue
@@ -49,6 +51,8 @@ class ReportFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    HTML = "html"
+    SARIF = "sarif"
 
 
 class PlanFormat(StrEnum):
@@ -226,6 +230,10 @@ def _tell(report: Report, format: ReportFormat, output: Path | None, *, seconds:
             _write(json.dumps(report_json(report), indent=2) + "\n", output)
         case ReportFormat.MARKDOWN:
             _write(summary_text(report, Voice(max_comments=0, mask=mask)) + "\n", output)
+        case ReportFormat.HTML:
+            _write(report_html(report, mask=mask), output)
+        case ReportFormat.SARIF:
+            _write(json.dumps(report_sarif(report, mask=mask), indent=2) + "\n", output)
         case ReportFormat.TEXT:
             with _console(output) as console:
                 show_report(report, console, seconds=seconds)

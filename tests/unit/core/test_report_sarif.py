@@ -1,4 +1,4 @@
-"""SARIF as its readers demand it: the schema of the standard, places, levels, and no success where lines are missing."""
+"""SARIF as its readers demand it: the standard's schema, places, levels, and no success where lines are missing."""
 
 from __future__ import annotations
 
