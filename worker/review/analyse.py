@@ -59,6 +59,8 @@ class Analysis:
     notes: list[str] = field(default_factory=list)
     transient: Transient | None = None
     """The last failure that might go away by itself."""
+    is_out_of_budget: bool = False
+    """Whether our own hard stop was reached: nothing more may be sent for this review."""
 
     def answered(self, chunk: Chunk, claims: tuple[Claim, ...], answer: Answer) -> None:
         self.outcomes[chunk.id] = (chunk, None)
@@ -118,7 +120,6 @@ class _Run:
     save: Callable[[str, bytes], Awaitable[None]]
     check_current: Callable[[], Awaitable[None]]
     gate: asyncio.Semaphore
-    is_out_of_budget: bool = False
 
     async def one(self, chunk: Chunk) -> None:
         async with self.gate:
@@ -131,7 +132,7 @@ class _Run:
         name = f"{UNIT}{chunk.id}"
         if (record := self.saved.get(name)) is not None:
             return self.replay(chunk, SavedAnswer.load(record))
-        if self.is_out_of_budget:
+        if self.analysis.is_out_of_budget:
             self.analysis.failed(chunk, BUDGET)
             return ()
         await self.check_current()
@@ -144,7 +145,7 @@ class _Run:
         except ContentFiltered:
             return await self.divide(chunk, name, FILTERED)
         except BudgetReached as error:
-            self.is_out_of_budget = True
+            self.analysis.is_out_of_budget = True
             self.analysis.notes.append(str(error))
             self.analysis.failed(chunk, BUDGET)
         except Transient as error:

@@ -55,6 +55,9 @@ UNIT = "unit:"
 VERDICTS = "verdicts:"
 """What the name of a second look's checkpoint starts with; the candidates' fingerprints follow."""
 
+SUMMARY = "summary:"
+"""What the name of a summary's checkpoint starts with; a hash of what it was asked about follows."""
+
 PLANNED = "plan"
 """The checkpoint of what decides a plan besides the change and the settings: the model's token factor."""
 

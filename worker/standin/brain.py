@@ -58,10 +58,7 @@ def verdicts(question: Question) -> list[dict[str, object]]:
 
 
 def summary() -> str:
-    return (
-        "This review comes from the stand-in, which is no model: it looked for a fixed list of patterns in the added"
-        " lines and understood nothing of what the change does. Set API_OPEN_AI_API_KEY to have Kimi read it."
-    )
+    return "nobody knows: the stand-in is no model and cannot tell. Set API_OPEN_AI_API_KEY to have Kimi read it."
 
 
 def _json(value: object) -> str:

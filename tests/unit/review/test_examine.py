@@ -438,7 +438,7 @@ def test_a_hostile_description_stays_one_short_line_of_words() -> None:
     posted = summary_text(report, Voice())
     assert "<img" not in posted
     assert "@everyone" not in posted
-    assert "](http" not in posted
+    assert "[x](" not in posted
     assert "\n# Approved" not in posted
 
 

@@ -58,11 +58,12 @@ def shared_part(
     added = sum(file.added for file in files)
     removed = sum(file.removed for file in files)
     rows.append(f"Files: {len(files):,}, {added:,} lines added, {removed:,} removed")
-    rows.extend(_map(files, skipped, count, limit_tokens))
+    rows.extend(map_rows(files, skipped, count, limit_tokens))
     return head + between("change", nonce, "\n".join(rows))
 
 
-def _map(files: Sequence[FileDiff], skipped: Mapping[int, str], count: Counter, limit: int) -> list[str]:
+def map_rows(files: Sequence[FileDiff], skipped: Mapping[int, str], count: Counter, limit: int) -> list[str]:
+    """A row for each of `files`, with what it declares as far as `limit` tokens go; else for each folder."""
     # A row takes eight tokens at the very least, so no more than this many can fit.
     if len(files) * 8 <= limit:
         rows = [_row(file, skipped.get(index)) for index, file in enumerate(files)]

@@ -73,6 +73,8 @@ class Plan:
     """Of everything in a request but its files and its evidence."""
     thinks: bool = True
     """Whether the model reasons before it answers: its caps are larger then."""
+    unpaid: tuple[Chunk, ...] = ()
+    """What the review's budget does not reach, in order; its lines are in the ledger as such."""
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
