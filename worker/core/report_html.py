@@ -21,8 +21,8 @@ _STYLE = """
 .bar rect { fill: var(--good); }
 .note { border-left: .25rem solid var(--wait); }
 .file { font: 600 .95rem ui-monospace, monospace; overflow-wrap: anywhere; margin: 1.6rem 0 .5rem; }
-.finding { border-left: .25rem solid currentColor; } .finding > * { color: var(--ink); } .finding > .soft { color: var(--soft); }
-.finding > :last-child { margin-bottom: 0; }
+.finding { border-left: .25rem solid currentColor; } .finding > * { color: var(--ink); }
+.finding > .soft { color: var(--soft); } .finding > :last-child { margin-bottom: 0; }
 .finding h3 { font-size: 1rem; margin: 0 0 .2rem; overflow-wrap: anywhere; } .finding p { overflow-wrap: anywhere; }
 .place { font-size: .86rem; margin: 0 0 .5rem; } .place .bad, .place .wait, .place .busy { font-weight: 600; }
 .text { white-space: pre-wrap; } code { background: var(--shade); border-radius: .25rem; padding: .1em .3em; }
