@@ -75,20 +75,16 @@ class Services:
 
     async def review(self, claim: Claim) -> None:
         """Review a claimed job and store its report."""
+        name = claim.job.ref.forge
         settings = self.installation.settings
         conductor = Conductor(
             jobs=self.jobs,
             wake=self.wake,
-            forge=self.forge(claim.job.ref.forge),
+            forge=self.forge(name),
             checkout=self.installation.checkout,
             examiner=self.examiner(),
-            clock=self.clock,
-            policy=ReviewPolicy(
-                reviews_drafts=settings.review_drafts,
-                reviews_forks=settings.review_forks,
-                settle_s=settings.review_settle_s,
-                settings_hash=settings.result_hash,
-            ),
+            freshness=self._publishing(name).freshness(self.forge(name)),
+            policy=ReviewPolicy(reviews_drafts=settings.review_drafts, reviews_forks=settings.review_forks),
         )
         await conductor.conduct(claim)
 

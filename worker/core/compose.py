@@ -33,7 +33,7 @@ def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def with_disclosed(findings: Sequence[Finding], secrets: Iterable[SecretLine]) -> tuple[Finding, ...]:
-    """`findings` and one for each added secret, ranked; what the model guessed about such a line's secret is left out."""
+    """`findings` and one for each added secret, ranked; what the model guessed about such a line is left out."""
     told = disclosed(secrets)
     lines = {(finding.path, finding.anchor) for finding in told}
     others = [

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 import structlog
 
 from worker.core.change import Change, Snapshot
-from worker.core.errors import LeaseLost, Superseded, Unreachable
-from worker.core.job import Claim, Intent, Job, State
+from worker.core.errors import Unreachable
+from worker.core.job import Claim, Job, State
 from worker.core.report import Report
-from worker.ports import Checkout, Clock, Flow, Forge, Jobs, Tree, Wake
+from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
 from worker.review.examine import Examiner
+from worker.review.freshness import Freshness, check_current, reason_unpostable
 from worker.review.planning import Subject
 from worker.review.records import REPORT, UNIT, SavedAnswer, dump_report
 
 log = structlog.get_logger()
 
-HEAD_LAG_S = 2.0
-"""How long a forge's API may lag behind the delivery it sent itself."""
+ANCESTORS = 5
+"""Earlier jobs of a change that are looked through: of five quick pushes the first may have bought the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,6 @@ class Policy:
     reviews_drafts: bool = False
     reviews_forks: bool = True
     max_attempts: int = 3
-    settle_s: float = 0.0
-    settings_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Conductor:
     forge: Forge
     checkout: Checkout
     examiner: Examiner
-    clock: Clock
+    freshness: Freshness
     policy: Policy
 
     async def conduct(self, claim: Claim) -> None:
@@ -74,29 +74,11 @@ class Conductor:
     async def _current(self, claim: Claim) -> Change:
         """The change as the forge has it; raises `Superseded` when its head is no longer the job's."""
         job = claim.job
+        if job.head:
+            return await self.freshness.change_at(job, job.head)
         change = await self.forge.change(job.ref)
-        if not job.head:
-            await self.jobs.note_head(claim, change.head)
-            return change
-        if change.head != job.head:
-            await self.clock.sleep(HEAD_LAG_S)
-            change = await self.forge.change(job.ref)
-        if change.head != job.head:
-            await self._hand_over(job, change)
+        await self.jobs.note_head(claim, change.head)
         return change
-
-    async def _hand_over(self, job: Job, change: Change) -> None:
-        """The newer head has a job of its own before this one ends, even if its delivery never came."""
-        await self.jobs.accept(
-            Intent(
-                ref=job.ref,
-                head=change.head,
-                priority=job.priority,
-                settings_hash=self.policy.settings_hash,
-                settle_s=self.policy.settle_s,
-            )
-        )
-        raise Superseded(f"{job.ref} moved on to {change.head[:12]}", by=change.head)
 
     async def _examine(self, claim: Claim, change: Change) -> Report:
         job = claim.job
@@ -104,13 +86,6 @@ class Conductor:
 
         async def save(name: str, value: bytes) -> None:
             await self.jobs.save(claim, name, value)
-
-        async def check_current() -> None:
-            if not await self.jobs.is_current(claim):
-                newer = await self.jobs.get(job.id)
-                if newer is not None and newer.superseded_by:
-                    raise Superseded(f"{job.ref} moved on to {newer.superseded_by[:12]}", by=newer.superseded_by)
-                raise LeaseLost(f"The lease of job {job.id} is gone: another worker has it or it ended.")
 
         subject = Subject(
             name=str(job.ref),
@@ -128,20 +103,19 @@ class Conductor:
                 tree=tree,
                 saved=saved,
                 save=save,
-                check_current=check_current,
+                check_current=functools.partial(check_current, claim, self.jobs),
                 names_failures=is_last,
             )
 
     async def _inherited(self, job: Job) -> dict[str, bytes]:
-        """Answers that the last job of the change bought: a unit is named by its content, so none is bought twice."""
+        """Answers that earlier jobs of the change bought: a unit is named by its content, so none is bought twice."""
         earlier = [other for other in await self.jobs.find(job.ref) if other.id != job.id]
-        if not earlier:
-            return {}
-        return {
-            name: SavedAnswer.load(record).as_inherited().dump()
-            for name, record in (await self.jobs.load(earlier[0].id)).items()
-            if name.startswith(UNIT)
-        }
+        inherited: dict[str, bytes] = {}
+        for other in reversed(earlier[:ANCESTORS]):
+            for name, record in (await self.jobs.load(other.id)).items():
+                if name.startswith(UNIT):
+                    inherited[name] = SavedAnswer.load(record).as_inherited().dump()
+        return inherited
 
     async def _read(
         self, claim: Claim, change: Change, held: AsyncExitStack, *, may_use_api: bool
@@ -160,10 +134,8 @@ class Conductor:
 
 def reason_to_skip(change: Change, policy: Policy) -> str:
     """Why this change is not reviewed now, in words; empty when it is."""
-    if change.state != "open":
-        return f"the change is {change.state}"
-    if change.is_locked:
-        return "the conversation is locked, nothing can be posted"
+    if reason := reason_unpostable(change):
+        return reason
     if change.is_draft and not policy.reviews_drafts:
         return "the change is a draft; it is reviewed when it is ready (REVIEW_DRAFTS=true reviews drafts too)"
     if change.is_fork and not policy.reviews_forks:

@@ -11,10 +11,11 @@ import structlog
 from worker.core import marker
 from worker.core.change import Change
 from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
-from worker.core.errors import LeaseLost, NotFound, OutcomeUnknown, Superseded
-from worker.core.job import Claim, Intent, Job, State
+from worker.core.errors import NotFound, OutcomeUnknown
+from worker.core.job import Claim, Job, State
 from worker.core.marker import SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
+from worker.review.freshness import Freshness, check_current, reason_unpostable
 from worker.review.records import REPORT, load_report
 
 log = structlog.get_logger()
@@ -25,7 +26,6 @@ NOTE = "note"
 """The fingerprint of the plain comment that says why there is no review."""
 LOOKS_S = (2.0, 5.0, 10.0)
 """Waits before each look for a post whose outcome is unknown: the forge may still be at it."""
-HEAD_LAG_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,9 @@ class Publishing:
     voice: Voice = field(default_factory=Voice)
     settle_s: float = 0.0
     settings_hash: str = ""
+
+    def freshness(self, forge: Forge) -> Freshness:
+        return Freshness(forge, self.jobs, self.clock, settle_s=self.settle_s, settings_hash=self.settings_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     if REPORT not in records:
         raise NotFound(f"Job {job.id} has no stored report. Review the change again: kimi-review dead retry {job.id}")
     report = load_report(records[REPORT])
-    change = await _current(job, report.head, forge=forge, publishing=publishing)
-    if reason := _reason_to_skip(change):
+    change = await publishing.freshness(forge).change_at(job, report.head)
+    if reason := reason_unpostable(change):
         await jobs.advance(claim, State.SKIPPED, reason=reason)
         log.info("review.not_posted", reason=reason)
         return Published(skipped=reason)
@@ -100,7 +103,7 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
 async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishing) -> bool:
     """Say once on the change why it got no review. Whether something was posted now."""
     change = await forge.change(job.ref)
-    if _reason_to_skip(change) or (job.head and change.head != job.head):
+    if reason_unpostable(change) or (job.head and change.head != job.head):
         return False
     # A job can die after its review was seen: to deny that review would be untrue.
     if NOTE in await forge.noted(change) or (await forge.posted(change)).has_summary:
@@ -168,14 +171,8 @@ class _Run:
 
     async def _check(self) -> None:
         """Raise `Superseded` or `LeaseLost` unless this run may still post. The lease then outlasts the POST."""
-        jobs, job = self.publishing.jobs, self.claim.job
-        await jobs.renew(self.claim)
-        if await jobs.is_current(self.claim):
-            return
-        newer = await jobs.get(job.id)
-        if newer is not None and newer.superseded_by:
-            raise Superseded(f"{job.ref} moved on to {newer.superseded_by[:12]}", by=newer.superseded_by)
-        raise LeaseLost(f"The lease of job {job.id} is gone: another worker has it or it ended.")
+        await self.publishing.jobs.renew(self.claim)
+        await check_current(self.claim, self.publishing.jobs)
 
     async def _confirmed(self, batch: _Batch) -> None:
         self.known = Posted(
@@ -201,36 +198,6 @@ def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int)
     for part in slices:
         first, last = last + 1, last + len(part)
         yield _Batch(continued_text(first=first, last=last, total=total), f"continued-{first}", part)
-
-
-async def _current(job: Job, head: str, *, forge: Forge, publishing: Publishing) -> Change:
-    """The change as it is now; raises `Superseded` when its head is not the one the report read."""
-    change = await forge.change(job.ref)
-    if change.head != head and change.state == "open":
-        # A forge's replicas may lag behind what it told us a moment ago.
-        await publishing.clock.sleep(HEAD_LAG_S)
-        change = await forge.change(job.ref)
-    if change.head != head and change.state == "open":
-        # The newer head has a job before this one ends, even if its delivery never came.
-        await publishing.jobs.accept(
-            Intent(
-                ref=job.ref,
-                head=change.head,
-                priority=job.priority,
-                settings_hash=publishing.settings_hash,
-                settle_s=publishing.settle_s,
-            )
-        )
-        raise Superseded(f"{job.ref} moved on to {change.head[:12]}", by=change.head)
-    return change
-
-
-def _reason_to_skip(change: Change) -> str:
-    if change.state != "open":
-        return f"the change is {change.state}"
-    if change.is_locked:
-        return "the conversation is locked, nothing can be posted"
-    return ""
 
 
 def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:

@@ -22,6 +22,7 @@ from worker.ports import Match, Remote, Tree
 from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
 from worker.review.examine import Examiner
+from worker.review.freshness import Freshness
 from worker.review.planning import Planning
 from worker.review.prompts import words
 from worker.review.records import REPORT, load_report
@@ -104,7 +105,7 @@ class Desk:
             forge=self.forge,
             checkout=self.checkout,
             examiner=examiner,
-            clock=FakeClock(),
+            freshness=Freshness(self.forge, self.jobs, FakeClock()),
             policy=self.policy,
         )
         await conductor.conduct(claim)

@@ -1,0 +1,66 @@
+"""Whether a job still works on the change as it is: its head, its state, and the lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.core.change import Change
+from worker.core.errors import LeaseLost, Superseded
+from worker.core.job import Claim, Intent, Job
+from worker.ports import Clock, Forge, Jobs
+
+HEAD_LAG_S = 2.0
+"""How long a forge's API may lag behind the delivery it sent itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Asks the forge and the job store; a head that moved on gets a job of its own."""
+
+    forge: Forge
+    jobs: Jobs
+    clock: Clock
+    settle_s: float = 0.0
+    settings_hash: str = ""
+
+    async def change_at(self, job: Job, head: str) -> Change:
+        """The change as the forge has it now. Raises `Superseded` when it is open and its head is not `head`.
+
+        The newer head has a job before this one ends, even if its delivery never came.
+        """
+        change = await self.forge.change(job.ref)
+        if change.head == head or change.state != "open":
+            return change
+        await self.clock.sleep(HEAD_LAG_S)
+        change = await self.forge.change(job.ref)
+        if change.head == head or change.state != "open":
+            return change
+        await self.jobs.accept(
+            Intent(
+                ref=job.ref,
+                head=change.head,
+                priority=job.priority,
+                settings_hash=self.settings_hash,
+                settle_s=self.settle_s,
+            )
+        )
+        raise Superseded(f"{job.ref} moved on to {change.head[:12]}", by=change.head)
+
+
+async def check_current(claim: Claim, jobs: Jobs) -> None:
+    """Raise `Superseded` or `LeaseLost` unless the claim still stands and no newer head was accepted."""
+    if await jobs.is_current(claim):
+        return
+    job = await jobs.get(claim.job.id)
+    if job is not None and job.superseded_by:
+        raise Superseded(f"{job.ref} moved on to {job.superseded_by[:12]}", by=job.superseded_by)
+    raise LeaseLost(f"The lease of job {claim.job.id} is gone: another worker has it or it ended.")
+
+
+def reason_unpostable(change: Change) -> str:
+    """Why nothing can be posted on the change now, in words; empty when it can."""
+    if change.state != "open":
+        return f"the change is {change.state}"
+    if change.is_locked:
+        return "the conversation is locked, nothing can be posted"
+    return ""
