@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from worker.core.change import Snapshot
+from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
 from worker.core.exchange import Prompt
 from worker.core.model_info import Budget
 from worker.core.planning.evidence import evidence_room, with_evidence
-from worker.core.planning.globs import Attributes
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import make_plan
 from worker.core.planning.rendering import render
@@ -21,9 +21,9 @@ from worker.core.planning.spending import within_requests
 from worker.core.planning.tokens import Counter
 from worker.core.words import Words
 from worker.ports import Flow, Tree
+from worker.review.attributes import attributes_of_base
 from worker.review.evidence import EvidenceSource
 
-ATTRIBUTES_LIMIT_BYTES = 200_000
 SLACK_TOKENS = 64
 """Kept free of evidence: counts of parts add up to a little more than the count of the whole."""
 
@@ -69,12 +69,14 @@ class Planning:
     max_requests: int | None = None
 
     async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Planned:
-        """Parse and plan in a thread: a huge diff takes a second or two, and the heartbeat must go on.
+        """Parse and plan in threads: a huge diff takes a second or two, and the heartbeat must go on.
 
         Raises `BadInput` for bytes that are no diff.
         """
-        scope = replace(self.scope, attributes=await _attributes(tree, snapshot))
-        plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, scope)
+        files = await asyncio.to_thread(parse_diff, snapshot.diff)
+        attributes = await attributes_of_base(tree, snapshot.base, [file.path for file in files])
+        scope = replace(self.scope, attributes=attributes)
+        plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, files, scope)
         whole = {chunk.id for chunk in plan.chunks}
         evidence = EvidenceSource(tree, snapshot, self.count) if tree is not None and self.evidence_ratio > 0 else None
 
@@ -87,8 +89,9 @@ class Planning:
 
         return Planned(plan, secrets, prompt)
 
-    def _plan(self, subject: Subject, snapshot: Snapshot, scope: Scope) -> tuple[Plan, tuple[SecretLine, ...]]:
-        files = parse_diff(snapshot.diff)
+    def _plan(
+        self, subject: Subject, snapshot: Snapshot, files: Sequence[FileDiff], scope: Scope
+    ) -> tuple[Plan, tuple[SecretLine, ...]]:
         is_small = sum(file.changed for file in files) < self.thinks_from_lines
         plan = make_plan(
             files,
@@ -109,11 +112,3 @@ class Planning:
         budget = min(wanted, evidence_room(plan, chunk) - SLACK_TOKENS)
         found = await source.gather(chunk, budget_tokens=budget)
         return with_evidence(plan, chunk, found, self.count) if found else chunk
-
-
-async def _attributes(tree: Tree | None, snapshot: Snapshot) -> Attributes:
-    """The marks that the base gives to files; the head's would let a change excuse itself."""
-    if tree is None or not snapshot.base:
-        return Attributes()
-    text = await tree.read(".gitattributes", revision=snapshot.base, limit_bytes=ATTRIBUTES_LIMIT_BYTES)
-    return Attributes.parse(text) if text else Attributes()

@@ -23,29 +23,47 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class Attributes:
-    """The linguist marks of one `.gitattributes` file, in order; a later line outranks an earlier one."""
+class MarkLine:
+    """One mark of one line of a `.gitattributes` file."""
 
-    lines: tuple[tuple[re.Pattern[str], str, bool | None], ...] = ()
+    folder: str
+    """Where the file lies, ended by a slash; empty at the root. The pattern speaks of what is below it."""
+    pattern: re.Pattern[str]
+    name: str
+    value: bool | None
+
+    def matches(self, path: str) -> bool:
+        return path.startswith(self.folder) and self.pattern.match(path, len(self.folder)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The linguist marks of `.gitattributes` files, in order; a later line outranks an earlier one."""
+
+    lines: tuple[MarkLine, ...] = ()
 
     @classmethod
-    def parse(cls, text: bytes) -> Attributes:
-        """Read the marks; lines that are no use to us, macros and negative patterns are passed over, as git does."""
+    def parse(cls, text: bytes, *, folder: str = "") -> Attributes:
+        """Read the marks of one file, which lies in `folder`.
+
+        Lines that are no use to us, macros and negative patterns are passed over, as git does.
+        """
         lines = []
+        below = f"{folder}/" if folder else ""
         for row in text.decode("utf-8", "replace").split("\n"):
             pattern, *words = row.split() or [""]
             if not pattern or pattern[0] in "#!" or pattern.startswith("[attr]"):
                 continue
             for word in words:
                 if (mark := _MARK.match(word)) and (compiled := compiled_glob(pattern)):
-                    lines.append((compiled, mark["name"], _value(mark["off"], mark["value"])))
+                    lines.append(MarkLine(below, compiled, mark["name"], _value(mark["off"], mark["value"])))
         return cls(tuple(lines))
 
     def marks(self, path: str) -> Marks:
         found: dict[str, bool | None] = {}
-        for pattern, name, value in self.lines:
-            if pattern.match(path):
-                found[name] = value
+        for line in self.lines:
+            if line.matches(path):
+                found[line.name] = line.value
         return Marks(**found)
 
 
