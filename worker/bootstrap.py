@@ -106,7 +106,7 @@ class Services:
             policy=self.installation.delivery_policy,
             jobs=self.jobs,
             wake=self.wake,
-            settings_hash=settings.result_hash,
+            settings_hash=self.installation.result_hash,
             settle_s=settings.review_settle_s,
         )
 
@@ -119,7 +119,7 @@ class Services:
             ref=intent.ref,
             head=intent.head,
             priority=intent.priority,
-            settings_hash=settings.result_hash,
+            settings_hash=self.installation.result_hash,
             force=intent.force,
         )
         return await accept(complete, jobs=self.jobs, wake=self.wake)
@@ -168,7 +168,7 @@ class Services:
             marker_key=self.installation.accesses[forge].marker_key,
             voice=self.installation.voice,
             settle_s=settings.review_settle_s,
-            settings_hash=settings.result_hash,
+            settings_hash=self.installation.result_hash,
         )
 
 
@@ -217,7 +217,7 @@ class Installation:
                     wake=wake,
                     clock=self.clock,
                     policy=self.delivery_policy,
-                    settings_hash=self.settings.result_hash,
+                    settings_hash=self.result_hash,
                 ),
             )
 
@@ -228,6 +228,11 @@ class Installation:
             visibility_timeout_s=self.settings.queue_visibility_timeout_s,
             threads=self.settings.worker_threads,
         )
+
+    @cached_property
+    def result_hash(self) -> str:
+        """Part of each job's key; made once, since every delivery needs it."""
+        return self.settings.result_hash
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -374,6 +379,7 @@ def planning_for(settings: Settings, info: ModelInfo) -> Planning:
         thinks=settings.llm_thinking != "off",
         thinks_from_lines=settings.llm_thinking_min_lines,
         evidence_ratio=settings.review_evidence,
+        shows_images=settings.review_images and info.takes_images,
         max_requests=settings.review_max_requests,
     )
 
