@@ -1,4 +1,4 @@
-"""A change that is hostile in every part, and a model that obeys it fully: nothing is gained, the review still comes."""
+"""A change that is hostile in every part, and a model that obeys it: nothing is gained, the review still comes."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ def test_what_is_posted_can_neither_call_link_nor_forge(shop: Workshop) -> None:
         assert not re.search("[\x1b\u202e\u200b]", seen)
     writes = {(request.method, re.sub(r"\d+", "N", request.path)) for request in shop.github.seen}
     writes = {(method, path) for method, path in writes if method != "GET" and "git-upload-pack" not in path}
-    assert writes == {("POST", f"/api/v3/repos/{REPOSITORY}/pulls/N/reviews")}
+    assert writes == {("POST", f"/repos/{REPOSITORY}/pulls/N/reviews")}
     assert not list(shop.installation.settings.kimi_review_home.rglob("x")), "nothing of the change was run"
