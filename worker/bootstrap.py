@@ -76,7 +76,6 @@ class Services:
     async def review(self, claim: Claim) -> None:
         """Review a claimed job and store its report."""
         name = claim.job.ref.forge
-        settings = self.installation.settings
         conductor = Conductor(
             jobs=self.jobs,
             wake=self.wake,
@@ -84,7 +83,7 @@ class Services:
             checkout=self.installation.checkout,
             examiner=self.examiner(),
             freshness=self._publishing(name).freshness(self.forge(name)),
-            policy=ReviewPolicy(reviews_drafts=settings.review_drafts, reviews_forks=settings.review_forks),
+            policy=self.installation.review_policy,
         )
         await conductor.conduct(claim)
 
@@ -290,6 +289,10 @@ class Installation:
         return DeliveryPolicy(
             repositories=settings.github_repositories, drafts=settings.review_drafts, forks=settings.review_forks
         )
+
+    @property
+    def review_policy(self) -> ReviewPolicy:
+        return ReviewPolicy(reviews_drafts=self.settings.review_drafts, reviews_forks=self.settings.review_forks)
 
     @property
     def voice(self) -> Voice:

@@ -493,6 +493,7 @@ class GitHubServer:
             "body": pull.body,
             "draft": pull.draft,
             "locked": pull.locked,
+            "updated_at": pull.updated_at,
             "merged_at": "2026-01-01T00:00:00Z" if pull.merged else None,
             "html_url": f"{self.git_url}/{pull.repository}/pull/{pull.number}",
             "diff_url": "http://169.254.169.254/latest/meta-data",

@@ -50,6 +50,7 @@ class Pull:
     draft: bool = False
     locked: bool = False
     is_fork: bool = False
+    updated_at: str = "2026-01-01T00:00:00Z"
     reviews: list[PostedReview] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import check, demo, jobs, review, serve, settings
+from worker.cli import batch, check, demo, jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(serve.worker)
 app.command()(serve.upkeep)
 app.command()(review.review)
 app.command()(review.plan)
+app.command()(batch.batch)
 app.command()(demo.demo)
 app.command()(check.check)
 app.command()(jobs.why)

@@ -76,7 +76,7 @@ def jobs(
             return
         console = open_console()
         counts = await store.counts()
-        _show_table(found, console)
+        show_table(found, console)
         standing = " · ".join(f"{counts[name]} {name.value}" for name in State if counts.get(name))
         console.print(
             Text(standing or "No jobs yet. `kimi-review serve` takes webhooks and POST /reviews.", style="dim")
@@ -172,7 +172,7 @@ def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None
         console.print(Text.assemble((f"  {_time(one.at)}  ", "dim"), visible(one.event), (detail, "dim")))
 
 
-def _show_table(found: Sequence[Job], console: Console) -> None:
+def show_table(found: Sequence[Job], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD, header_style="dim")
     for name in ("State", "Change", "Head", "Why", "Attempt", "Updated", "Job"):
         table.add_column(

@@ -16,13 +16,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from worker.bootstrap import Installation, Services, planning_for, with_model_chosen
+from worker.bootstrap import Installation, Services, planning_for
 from worker.cli.exits import Exit, complain
+from worker.cli.installed import installed
 from worker.cli.jobs import parse_change
 from worker.cli.report_text import open_console, show_plan, show_report
 from worker.cli.setting_up import set_up
 from worker.cli.sources import open_source
-from worker.clock import SystemClock
 from worker.core.change import ChangeRef
 from worker.core.comments import Voice, summary_text
 from worker.core.delivery import Ignored
@@ -42,7 +42,6 @@ from worker.review.local import local_subject, review_local
 from worker.review.planning import Subject
 from worker.review.records import REPORT, load_report
 from worker.settings import Role, Settings
-from worker.storage import embedded
 
 LOOK_S = 0.5
 
@@ -86,7 +85,7 @@ def review(
         raise BadInput("--dry-run belongs to a URL: a local review posts nothing anyway.")
     settings = set_up(Role.REVIEW, level="warning")
     started = time.monotonic()
-    with _installed(settings) as installation:
+    with installed(settings) as installation:
         if url is None:
             report = asyncio.run(_review_source(installation, repo, revisions, diff_file))
         else:
@@ -133,17 +132,6 @@ def plan(
                 show_plan(made.plan, console)
 
     asyncio.run(planned())
-
-
-@contextmanager
-def _installed(settings: Settings) -> Iterator[Installation]:
-    """An installation over REDIS_URL or the embedded Redis: limits are kept together with whoever else runs here."""
-    settings = asyncio.run(with_model_chosen(settings, clock=SystemClock()))
-    if settings.redis_dsn is not None:
-        yield Installation(settings, settings.redis_dsn.get_secret_value())
-        return
-    with embedded.start(settings.kimi_review_home) as redis:
-        yield Installation(settings, redis.url)
 
 
 async def _review_source(

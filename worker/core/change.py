@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 
@@ -38,6 +39,8 @@ class Change:
     is_fork: bool = False
     is_bot: bool = False
     url: str = ""
+    updated_at: datetime | None = None
+    """When something last happened to it, aware; None where the forge did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from worker.core.change import Change, ChangeRef
 
@@ -63,6 +63,7 @@ class PullRequest(_Part):
     merged: bool = False
     merged_at: str | None = None
     html_url: str = ""
+    updated_at: AwareDatetime | None = None
     user: User | None = None
     head: Revision
     base: Revision
@@ -93,6 +94,7 @@ class PullRequest(_Part):
             is_fork=self.is_fork,
             is_bot=self.user.is_bot if self.user else False,
             url=self.html_url,
+            updated_at=self.updated_at,
         )
 
 
