@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.core.answers import Verdict
-from worker.core.diff.model import FileDiff, Line
+from worker.core.diff.model import FileDiff, Hunk, Line
 from worker.core.exchange import Prompt
 from worker.core.finding import Anchor, Finding
 from worker.core.masking import mask
@@ -96,10 +96,7 @@ def _code(finding: Finding, file: FileDiff | None) -> str:
     if file is None or anchor is None:
         return ""
     return "".join(
-        _row(line, anchor)
-        for hunk in file.hunks
-        if _touches(anchor, hunk.old_start, hunk.new_start)
-        for line in hunk.lines()
+        row for hunk in file.hunks if _touches(anchor, hunk.old_start, hunk.new_start) for row in _rows(hunk, anchor)
     )
 
 
@@ -108,10 +105,16 @@ def _touches(anchor: Anchor, old_start: int, new_start: int) -> bool:
     return (old_start if anchor.side == "LEFT" else new_start) <= anchor.line + AROUND
 
 
-def _row(line: Line, anchor: Anchor) -> str:
+def _rows(hunk: Hunk, anchor: Anchor) -> Iterable[str]:
+    # Masked as a whole: a row of a private key is known by what stands above or below it.
+    texts = (row[1:] for row in mask(shown(hunk.body)).split("\n") if not row.startswith("\\"))
+    return (_row(line, text, anchor) for line, text in zip(hunk.lines(), texts, strict=False))
+
+
+def _row(line: Line, text: str, anchor: Anchor) -> str:
     number = line.old_number if anchor.side == "LEFT" else line.new_number
     if number is None or not anchor.start_line - AROUND <= number <= anchor.line + AROUND:
         return ""
     sign = ">" if anchor.start_line <= number <= anchor.line else " "
     what = {"+": "added", "-": "gone", " ": "as it was"}[line.sign]
-    return f"{sign} {number} ({what})  {mask(shown(line.text))[:LONGEST_LINE]}\n"
+    return f"{sign} {number} ({what})  {text[:LONGEST_LINE]}\n"
