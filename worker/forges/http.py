@@ -23,6 +23,7 @@ from worker.core.errors import (
     WrongEndpoint,
 )
 from worker.core.markdown import cut, visible
+from worker.core.redaction import Redactor
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 SECONDARY_WAIT_S = 60.0
@@ -207,4 +208,11 @@ def _said(response: httpx.Response) -> str:
     errors = body.get("errors")
     if isinstance(errors, list):
         words += [str(e.get("message") or e.get("code") or "") if isinstance(e, dict) else str(e) for e in errors[:3]]
-    return cut(visible("; ".join(word for word in words if word)).replace("\n", " "), 300)
+    said = _without_credentials("; ".join(word for word in words if word), response.request)
+    return cut(visible(said).replace("\n", " "), 300)
+
+
+def _without_credentials(text: str, request: httpx.Request) -> str:
+    """A forge, or a proxy before it, may repeat what it was sent; a job's reason is stored and shown."""
+    _, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return Redactor([credentials])(text)

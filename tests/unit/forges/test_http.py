@@ -155,3 +155,9 @@ def test_what_the_forge_says_is_shown_short_and_without_control_characters() -> 
     assert "\x1b" not in said
     assert "no!!!" in said
     assert len(said) < 500
+
+
+@pytest.mark.parametrize("status", [401, 403, 422, 429])
+def test_a_forge_that_repeats_our_credentials_has_them_taken_out(status: int) -> None:
+    said = error(httpx.Response(status, json={"message": f"Bad token {TOKEN}", "errors": [f"Bearer {TOKEN}"]}))
+    assert "Bad token [redacted]" in str(said)
