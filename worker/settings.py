@@ -261,7 +261,7 @@ class Settings(
         if self.redis_url is None or self.redis_password is None:
             return self.redis_url
         parts = url_parts(self.redis_url.get_secret_value())
-        if parts is None or parts.password is not None or not parts.hostname:
+        if parts is None or parts.password is not None or not (parts.hostname or parts.scheme == "unix"):
             return self.redis_url
         login = f"{parts.username or ''}:{quote(self.redis_password.get_secret_value(), safe='')}"
         return SecretStr(urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}")))
