@@ -261,6 +261,9 @@ def test_the_password_is_put_into_the_redis_url() -> None:
     read = settings(REDIS_URL="redis://redis:6379/0", REDIS_PASSWORD="p@ss/word")
     assert read.redis_dsn is not None
     assert read.redis_dsn.get_secret_value() == "redis://:p%40ss%2Fword@redis:6379/0"
+    socket = settings(REDIS_URL="unix:///run/redis.sock?db=0", REDIS_PASSWORD="p@ss/word")
+    assert socket.redis_dsn is not None
+    assert socket.redis_dsn.get_secret_value() == "unix://:p%40ss%2Fword@/run/redis.sock?db=0"
     own = settings(REDIS_URL="rediss://u:own@redis/0", REDIS_PASSWORD="other")
     assert own.redis_dsn is not None
     assert own.redis_dsn.get_secret_value() == "rediss://u:own@redis/0"
