@@ -94,9 +94,13 @@ class Program:
                 pending += pids
         return found
 
+    def get(self, path: str) -> httpx.Response:
+        """As somebody who has the token."""
+        headers = {"authorization": f"Bearer {self.environment.get('API_TOKEN', API_TOKEN)}"}
+        return httpx.get(f"{self.url}{path}", headers=headers, timeout=5, trust_env=False)
+
     def job(self, job: str) -> dict[str, object]:
-        headers = {"authorization": f"Bearer {API_TOKEN}"}
-        answer = httpx.get(f"{self.url}/reviews/{job}", headers=headers, timeout=5, trust_env=False)
+        answer = self.get(f"/reviews/{job}")
         answer.raise_for_status()
         return dict(answer.json())
 

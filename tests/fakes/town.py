@@ -13,7 +13,7 @@ import httpx
 
 from tests.fakes.github import TOKEN, GitHubServer, Pull
 from tests.fakes.kimi import KEY, KimiServer
-from tests.fakes.program import API_TOKEN, WEBHOOK_SECRET, Program, serving
+from tests.fakes.program import WEBHOOK_SECRET, Program, serving
 
 REPOSITORY = "acme/shop"
 BASE = "def total(items):\n    return sum(items)\n"
@@ -63,14 +63,10 @@ class Town:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job"])
 
-    def get(self, path: str) -> httpx.Response:
-        headers = {"authorization": f"Bearer {API_TOKEN}"}
-        return httpx.get(f"{self.program.url}{path}", headers=headers, timeout=5, trust_env=False)
-
     def counted(self, outcome: str, reason: str) -> float:
         """How many deliveries /metrics counts for a reason."""
         labels = rf'kimi_review_deliveries_total{{forge="github",outcome="{outcome}",reason="{re.escape(reason)}"}}'
-        found = re.search(labels + r" (\S+)", self.get("/metrics").text)
+        found = re.search(labels + r" (\S+)", self.program.get("/metrics").text)
         return float(found[1]) if found else 0.0
 
     def assert_one_review(self, number: int, *, repository: str = REPOSITORY) -> None:

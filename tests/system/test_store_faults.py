@@ -91,11 +91,11 @@ def test_while_the_store_takes_nothing_deliveries_are_refused_within_two_seconds
             assert time.monotonic() - began < 2.3, "two seconds, and what a busy machine adds"
             assert answer.headers["retry-after"]
         began = time.monotonic()
-        ready = place.get("/readyz")
+        ready = place.program.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]["redis"]["ok"]) == (503, False)
         assert time.monotonic() - began < 2.3
-        assert place.get("/livez").status_code == 200
-    until(lambda: place.get("/readyz").status_code == 200, "ready again", log=lambda: place.program.log)
+        assert place.program.get("/livez").status_code == 200
+    until(lambda: place.program.get("/readyz").status_code == 200, "ready again", log=lambda: place.program.log)
     # The forge's redelivery has the same id: had the first one been half written, it would be taken for known and
     # never be reviewed. A store that was only silent has read it meanwhile, as a whole.
     answer = place.deliver(number, delivery=f"{trouble.__name__}-1")
