@@ -167,6 +167,9 @@ class ReviewSettings(_Group):
     review_max_requests: int | None = Field(
         default=None, ge=1, description="Requests for one review; what they do not reach is named; empty: no limit."
     )
+    review_images: bool = Field(
+        default=False, description="Show changed PNG, JPEG and WebP images to models that take them."
+    )
     review_verify: bool = Field(default=True, description="Try to refute each finding before it is posted.")
 
 

@@ -110,7 +110,8 @@ def failure(kind: str, message: str) -> dict[str, Any]:
 def _stream(body: dict[str, Any], answer: dict[str, Any]) -> bytes:
     content = answer.get("content")
     if content is None:
-        content = standin_answer(body["messages"][0]["content"])
+        said = body["messages"][0]["content"]
+        content = standin_answer(said if isinstance(said, str) else said[0]["text"])
     usage = {"input_tokens": 40, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 10, "output_tokens": 1}
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"model": body["model"], "content": [], "usage": usage}},

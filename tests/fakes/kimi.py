@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import quicktok
 
+from tests.fakes.message_content import IMAGE_TOKENS, content_problem, images_of, text_of
 from worker.standin.brain import answer as standin_answer
 
 KEY = "sk-test-0123456789abcdef"
@@ -255,10 +256,11 @@ class KimiServer:
 
     def count_input(self, body: dict[str, Any]) -> int:
         """Texts, the schema, and a few tokens around each message."""
-        messages = body.get("messages")
-        texts = [message.get("content") for message in messages if isinstance(message, dict)] if messages else []
+        contents = [message.get("content") for message in body.get("messages") or () if isinstance(message, dict)]
+        texts = [text_of(content) for content in contents]
+        images = sum(len(images_of(content)) for content in contents)
         schema = json.dumps(body["response_format"]) if body.get("response_format") else ""
-        return sum(self.count(text) + 8 for text in texts if isinstance(text, str)) + self.count(schema)
+        return sum(self.count(text) + 8 for text in texts) + self.count(schema) + IMAGE_TOKENS * images
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past the server's end."""
@@ -279,7 +281,7 @@ def canned(text: str) -> Brain:
 
 
 def said(body: dict[str, Any], role: str) -> str:
-    return "\n".join(message["content"] for message in body["messages"] if message["role"] == role)
+    return "\n".join(text_of(message["content"]) for message in body["messages"] if message["role"] == role)
 
 
 def error(kind: str, message: str) -> dict[str, Any]:
@@ -497,8 +499,9 @@ def problem_with(body: dict[str, Any], refuses: tuple[str, ...] = ()) -> str:
             return f"invalid request: unknown parameter {name}"
     if not isinstance(body.get("messages"), list) or not body["messages"]:
         return "invalid request: messages must not be empty"
-    if not all(isinstance(message.get("content"), str) and message["content"] for message in body["messages"]):
-        return "invalid request: message content must not be empty"
+    for message in body["messages"]:
+        if problem := content_problem(message.get("content")):
+            return problem
     if body.get("stream") is not True or body.get("stream_options") != {"include_usage": True}:
         return "invalid request: this test server wants every request streamed, with usage"
     cap = body.get("max_completion_tokens")

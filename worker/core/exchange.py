@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from worker.core.images import Image
 from worker.core.report import Usage
 
 
@@ -34,6 +35,10 @@ class Prompt:
     cache_key: str = ""
     """The job; lets the provider find the shared prefix."""
     without_thinking: bool = False
+    images: tuple[Image, ...] = ()
+    """Shown after the text, to a model that takes images; their tokens are part of `input_tokens`."""
+    counted_tokens: int = 0
+    """Of the text as planning counted it, without factor or margin; 0 where nobody shall learn from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Collection
 
 from worker.core.exchange import Prompt
@@ -45,12 +46,22 @@ class AnthropicModel(RemoteModel):
             "max_tokens": self._cap(prompt),
             # Marked for the prefix cache: these words are the same in all requests of a kind.
             "system": [{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}],
-            "messages": [{"role": "user", "content": prompt.user}],
+            "messages": [{"role": "user", "content": self._user_content(prompt)}],
             "stream": True,
         }
         thinking: Thinking = "off" if prompt.without_thinking else self._wishes.thinking
         body.update(thinking_members(self.info, thinking, cap=self._cap(prompt)))
         return body
+
+    def _user_content(self, prompt: Prompt) -> str | list[Body]:
+        images = self._shown_images(prompt)
+        if not images:
+            return prompt.user
+        parts: list[Body] = [{"type": "text", "text": prompt.user}]
+        for image in images:
+            data = b64encode(image.data).decode()
+            parts.append({"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": data}})
+        return parts
 
     def _reader(self) -> Reader:
         return MessageReader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Collection
 
 from worker.core.exchange import Prompt
@@ -43,7 +44,7 @@ class OpenAICompatibleModel(RemoteModel):
             "model": self.endpoint.model,
             "messages": [
                 {"role": "system", "content": prompt.system},
-                {"role": "user", "content": prompt.user},
+                {"role": "user", "content": self._user_content(prompt)},
             ],
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -58,6 +59,17 @@ class OpenAICompatibleModel(RemoteModel):
         thinking: Thinking = "off" if prompt.without_thinking else self._wishes.thinking
         body.update(thinking_members(self.info, thinking))
         return body
+
+    def _user_content(self, prompt: Prompt) -> str | list[Body]:
+        """Plain text where there is nothing else: not every server reads parts."""
+        images = self._shown_images(prompt)
+        if not images:
+            return prompt.user
+        parts: list[Body] = [{"type": "text", "text": prompt.user}]
+        for image in images:
+            url = f"data:{image.media_type};base64,{b64encode(image.data).decode()}"
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+        return parts
 
     def _response_format(self, prompt: Prompt, refused: Collection[str]) -> Body | None:
         if _FORMAT_REFUSED in refused:

@@ -35,6 +35,7 @@ from worker.core.errors import (
     WrongEndpoint,
 )
 from worker.core.exchange import STANDIN_MODEL, Answer, Prompt
+from worker.core.images import Image
 from worker.core.model_info import ModelInfo
 from worker.core.report import Usage
 from worker.core.retry import GiveUp, Retry
@@ -361,6 +362,10 @@ class RemoteModel(ABC):
             now=self._clock.now(),
             sent=droppable(body),
         )
+
+    def _shown_images(self, prompt: Prompt) -> tuple[Image, ...]:
+        """None for a model that takes none, such as a fallback's: it would refuse the whole request."""
+        return prompt.images if self.info.takes_images else ()
 
     def _silence(self, has_bytes: bool, is_total: bool) -> str:
         if is_total:

@@ -84,8 +84,9 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise _wrong(f"is larger than {_LARGEST_FILE_BYTES:,} bytes")
         return path.read_bytes()
-    except OSError as error:
-        raise _wrong(f"the file cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no path"
+        raise _wrong(f"the file cannot be read: {why}") from error
 
 
 def _wrong(what: str) -> ConfigurationError:

@@ -43,8 +43,8 @@ class Workshop:
     """Smaller chunks that carry the same lines; empty when the chunk cannot be divided."""
     raise_cap: Callable[[Chunk], Chunk | None]
     """The same chunk with the whole answer's share; None when it has that already."""
-    learn: Callable[[Chunk, Answer], Awaitable[None]]
-    """Told what a chunk was billed, to estimate the next ones better."""
+    learn: Callable[[Prompt, Answer], Awaitable[None]]
+    """Told what a request was billed, to estimate the next ones better."""
 
 
 @dataclass(slots=True)
@@ -172,8 +172,9 @@ class _Run:
 
     async def complete(self, chunk: Chunk) -> Answer:
         try:
-            answer = await self.model.complete(await self.workshop.render(chunk), flow=self.flow)
-            await self.workshop.learn(chunk, answer)
+            prompt = await self.workshop.render(chunk)
+            answer = await self.model.complete(prompt, flow=self.flow)
+            await self.workshop.learn(prompt, answer)
             return answer
         except AnswerCutOff as error:
             self.analysis.pay(error.usage)

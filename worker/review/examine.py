@@ -16,7 +16,7 @@ from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.planning.coverage import answered
 from worker.core.planning.left_out import render_left_out
-from worker.core.planning.plan import Chunk, Plan
+from worker.core.planning.plan import Plan
 from worker.core.planning.planner import split_chunk, with_raised_cap
 from worker.core.planning.spending import by_importance
 from worker.core.report import Report, Usage
@@ -163,13 +163,13 @@ class Examiner:
     def _workshop(self, planned: Planned, planning: Planning) -> Workshop:
         plan = planned.plan
 
-        async def learn(chunk: Chunk, answer: Answer) -> None:
-            if answer.usage.is_estimated or answer.model != self.model.name:
+        async def learn(prompt: Prompt, answer: Answer) -> None:
+            if not prompt.counted_tokens or answer.usage.is_estimated or answer.model != self.model.name:
                 return
             await self.lessons.learned(
                 self._lesson,
                 planned_with=planning.budget.token_factor,
-                estimated=(plan.fixed + chunk.size).tokens,
+                estimated=prompt.counted_tokens,
                 actual=answer.usage.input_tokens,
             )
 

@@ -11,7 +11,7 @@ from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
 from worker.core.exchange import Prompt
 from worker.core.model_info import Budget
-from worker.core.planning.evidence import evidence_room, with_evidence
+from worker.core.planning.evidence import evidence_room, with_evidence, with_images
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import make_plan
 from worker.core.planning.rendering import render
@@ -23,6 +23,7 @@ from worker.core.words import Words
 from worker.ports import Flow, Tree
 from worker.review.attributes import attributes_of_base
 from worker.review.evidence import EvidenceSource
+from worker.review.images import read_images
 
 SLACK_TOKENS = 64
 """Kept free of evidence: counts of parts add up to a little more than the count of the whole."""
@@ -66,6 +67,8 @@ class Planning:
     """Changed lines from which thinking is worth its tokens; 0 is always."""
     evidence_ratio: float = 0.0
     """Tokens of evidence for each token of diff, at most; 0 is none."""
+    shows_images: bool = False
+    """Whether changed images are shown besides: a model that takes none would refuse the request."""
     max_requests: int | None = None
 
     async def plan(self, subject: Subject, snapshot: Snapshot, *, tree: Tree | None = None) -> Planned:
@@ -77,6 +80,8 @@ class Planning:
         attributes = await attributes_of_base(tree, snapshot.base, [file.path for file in files])
         scope = replace(self.scope, attributes=attributes)
         plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, files, scope)
+        if self.shows_images:
+            plan = with_images(plan, await read_images(tree, snapshot.head, files))
         whole = {chunk.id for chunk in plan.chunks}
         evidence = EvidenceSource(tree, snapshot, self.count) if tree is not None and self.evidence_ratio > 0 else None
 

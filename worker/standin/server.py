@@ -163,8 +163,13 @@ def _said(body: dict[str, object], role: str) -> str:
     messages = body.get("messages")
     parts: list[str] = []
     for message in messages if isinstance(messages, list) else []:
-        if isinstance(message, dict) and message.get("role") == role and isinstance(message.get("content"), str):
-            parts.append(message["content"])
+        if isinstance(message, dict) and message.get("role") == role:
+            content = message.get("content")
+            # With images a message is a list of parts; the stand-in reads the text alone.
+            pieces = content if isinstance(content, list) else [{"text": content}]
+            parts += [
+                piece["text"] for piece in pieces if isinstance(piece, dict) and isinstance(piece.get("text"), str)
+            ]
     return "\n".join(parts)
 
 

@@ -15,8 +15,10 @@ from tests.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.fakes.anthropic import AnthropicServer
 from tests.fakes.clock import FakeClock
 from tests.fakes.kimi import KEY, Fault, KimiServer, canned, error, problem_with
+from tests.fakes.message_content import images_of, text_of
 from worker.core.errors import ConfigurationError, Unprocessable
 from worker.core.exchange import Kind, Prompt
+from worker.core.images import Image
 from worker.core.model_info import ModelInfo
 from worker.ports import Flow
 from worker.providers.catalogue import lookup
@@ -270,3 +272,52 @@ def test_the_anthropic_adapter_forgets_what_was_refused_too() -> None:
 )
 def test_the_address_decides_which_api_is_spoken(base_url: str, url: str) -> None:
     assert model(base_url=base_url).url == url
+
+
+IMAGES = (Image("a.png", "image/png", b"\x89PNG not really"), Image("b.webp", "image/webp", b"RIFF"))
+
+
+def test_images_follow_the_text_as_data_urls() -> None:
+    with KimiServer() as kimi:
+        answer = asyncio.run(model(base_url=kimi.base_url).complete(replace(PROMPT, images=IMAGES), flow=FLOW))
+        [request] = kimi.answered
+    content = request.body["messages"][1]["content"]
+    assert answer.text
+    assert content[0] == {"type": "text", "text": PROMPT.user}
+    assert images_of(content) == ["data:image/png;base64,iVBORyBub3QgcmVhbGx5", "data:image/webp;base64,UklGRg=="]
+    assert text_of(content) == PROMPT.user
+
+
+def test_a_model_that_takes_no_images_gets_the_text_alone() -> None:
+    blind = replace(lookup("kimi-k2.6"), takes_images=False)
+    assert model(info=blind).body(replace(PROMPT, images=IMAGES)) == model().body(PROMPT)
+
+
+def test_images_are_said_in_the_words_of_the_messages_api() -> None:
+    with AnthropicServer(path="/anthropic/v1/messages") as server:
+        claude = model("claude-sonnet-4-5", base_url=f"{server.address}/anthropic", key=ANTHROPIC_KEY)
+        assert claude.info.takes_images
+        asyncio.run(claude.complete(replace(PROMPT, images=IMAGES[:1]), flow=FLOW))
+        [(_, body)] = server.requests
+    source = {"type": "base64", "media_type": "image/png", "data": "iVBORyBub3QgcmVhbGx5"}
+    assert body["messages"][0]["content"] == [
+        {"type": "text", "text": PROMPT.user},
+        {"type": "image", "source": source},
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}],
+        [{"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,AAAA"}}],
+        [{"type": "image", "source": {}}],
+        [],
+        "",
+        None,
+    ],
+)
+def test_the_strict_server_takes_no_other_content(content: object) -> None:
+    body = model().body(PROMPT)
+    body["messages"] = [{"role": "user", "content": content}]
+    assert problem_with(body).startswith("invalid request: ")

@@ -91,7 +91,7 @@ def test_a_file_that_is_no_vocabulary_is_told_when_the_settings_are_read(
 
 
 def test_a_file_that_is_missing_or_a_folder_is_told_too(tmp_path: Path) -> None:
-    for wrong in (tmp_path / "none", tmp_path):
+    for wrong in (tmp_path / "none", tmp_path, "no\0path"):
         with pytest.raises(ConfigurationError, match="LLM_TOKENIZER_FILE: the file cannot be read"):
             load({"LLM_TOKENIZER_FILE": str(wrong)}, role=Role.PLAN, dotenv=None)
 

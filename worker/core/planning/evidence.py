@@ -1,11 +1,16 @@
-"""Room for evidence: code from elsewhere in the repository, which never displaces a changed line."""
+"""Room for what is shown besides the change's lines, and never displaces one: images, and code from elsewhere."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Final
 
+from worker.core.images import TOKENS as IMAGE_TOKENS
+from worker.core.images import Image, within_limits
+from worker.core.planning.identity import name_of
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, text_size
 
@@ -18,7 +23,27 @@ def evidence_room(plan: Plan, chunk: Chunk) -> int:
     if plan.budget is None:
         return 0
     room = plan.budget.input_tokens - MESSAGE_TOKENS * MESSAGES
+    room -= IMAGE_TOKENS * len(chunk.images)
     return max(0, int(room / (plan.budget.token_factor * SAFETY)) - plan.fixed.tokens - chunk.size.tokens - 1)
+
+
+def with_images(plan: Plan, images: Sequence[Image]) -> Plan:
+    """The plan with those of `images` that fit in its first chunk, which gets an id of its own by them."""
+    if not plan.chunks or plan.budget is None:
+        return plan
+    first, *others = plan.chunks
+    fitting = list(within_limits(images))
+    while fitting and first.input_tokens + IMAGE_TOKENS * len(fitting) > plan.budget.input_tokens:
+        fitting.pop()
+    if not fitting:
+        return plan
+    shown = replace(
+        first,
+        id=name_of(first.id, *(sha256(image.data).hexdigest() for image in fitting)),
+        images=tuple(fitting),
+        input_tokens=first.input_tokens + IMAGE_TOKENS * len(fitting),
+    )
+    return replace(plan, chunks=(shown, *others))
 
 
 def with_evidence(plan: Plan, chunk: Chunk, evidence: str, count: Counter) -> Chunk:
@@ -32,5 +57,5 @@ def with_evidence(plan: Plan, chunk: Chunk, evidence: str, count: Counter) -> Ch
     size = text_size(evidence, count)
     if size.tokens > (room := evidence_room(plan, chunk)) or plan.budget is None:
         raise ValueError(f"Evidence of {size.tokens:,} tokens does not fit the room of {room:,}.")
-    bound = (plan.fixed + chunk.size + size).bound(plan.budget.token_factor)
-    return replace(chunk, evidence=evidence, input_tokens=bound)
+    bound = (plan.fixed + chunk.size + size).bound(plan.budget.token_factor) + IMAGE_TOKENS * len(chunk.images)
+    return replace(chunk, evidence=evidence, evidence_size=size, input_tokens=bound)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.core.diff.model import FileDiff, Hunk
+from worker.core.images import Image
 from worker.core.ledger import Ledger
 from worker.core.model_info import Budget
 from worker.core.planning.tokens import Size
@@ -48,6 +49,9 @@ class Chunk:
     """Of the files as shown, headers included: what `Budget.chunk_tokens` limits."""
     evidence: str = ""
     """Code from elsewhere in the repository, named and delimited by whoever chose it; never counts as changed."""
+    evidence_size: Size = field(default_factory=Size)
+    images: tuple[Image, ...] = ()
+    """Changed images that are shown besides; the ledger names them as binary files all the same."""
 
     @property
     def changed(self) -> int:

@@ -23,6 +23,9 @@ def render(plan: Plan, chunk: Chunk, *, words: Words, cache_key: str = "") -> Pr
     if chunk.evidence:
         parts.append(between("evidence", nonce, chunk.evidence))
     parts.append(between("unit", nonce, unit))
+    if chunk.images:
+        names = "".join(f"* {shown_path(image.path)}\n" for image in chunk.images)
+        parts.append(between("images", nonce, f"Changed images, which follow this text in this order:\n{names}"))
     parts.append(words.reminder)
     return Prompt(
         kind=words.kind,
@@ -33,6 +36,8 @@ def render(plan: Plan, chunk: Chunk, *, words: Words, cache_key: str = "") -> Pr
         max_output_tokens=chunk.max_output_tokens,
         cache_key=cache_key,
         without_thinking=not plan.thinks,
+        images=chunk.images,
+        counted_tokens=0 if chunk.images else (plan.fixed + chunk.size + chunk.evidence_size).tokens,
     )
 
 
