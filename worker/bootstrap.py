@@ -68,7 +68,7 @@ class Services:
     redis: redis.asyncio.Redis
     jobs: RedisJobs
     wake: CeleryWake
-    throttle: Throttle
+    throttle: RedisThrottle
     model: Model
     forges: Mapping[str, Forge]
     reconciler: Reconciler

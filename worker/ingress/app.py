@@ -72,6 +72,8 @@ class _Pages:
         with suppress(*STORE_AWAY):  # what the door itself counted is told all the same
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 self._counters.jobs(await self._site.jobs.counts())
+                self._counters.paused(is_paused=bool(await self._site.jobs.paused()))
+                self._counters.vitals(await self._site.vitals() if self._site.vitals else None)
         return Response(self._counters.exposition(), media_type=metrics.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
@@ -93,6 +95,7 @@ class _Pages:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 jobs = self._site.jobs
                 return status_page.Standing(
+                    vitals=await self._site.vitals() if self._site.vitals else None,
                     counts=await jobs.counts(),
                     newest=await jobs.list(limit=SHOWN_JOBS) if shows_jobs else (),
                     paused=await jobs.paused(),

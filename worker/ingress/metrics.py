@@ -1,13 +1,19 @@
-"""GET /metrics: what the door counted, and how many jobs are in which state."""
+"""GET /metrics: what this door counted, and what the whole fleet has in Redis, read when it is asked for.
+
+Every `api` tells the same fleet-wide figures; aggregate them with `max`, not `sum`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from worker.core.job import State
+from worker.ingress.vitals import Vitals
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -27,6 +33,9 @@ class Counters:
             "kimi_review_answer_seconds", "Time to answer a call.", ["route", "status"], registry=self._registry
         )
         self._jobs = Gauge("kimi_review_jobs", "Jobs by state.", ["state"], registry=self._registry)
+        self._paused = Gauge("kimi_review_paused", "1 while the fleet is paused by hand.", registry=self._registry)
+        self._fleet = _Fleet()
+        self._registry.register(self._fleet)
 
     def delivery(self, forge: str, outcome: str, reason: str) -> None:
         """`reason` is one of few constant phrases, never a text from outside."""
@@ -39,5 +48,88 @@ class Counters:
         for state in State:
             self._jobs.labels(state.value).set(counts.get(state, 0))
 
+    def paused(self, *, is_paused: bool) -> None:
+        self._paused.set(is_paused)
+
+    def vitals(self, vitals: Vitals | None) -> None:
+        """Of this moment; None leaves them out of the answer."""
+        self._fleet.vitals = vitals
+
     def exposition(self) -> bytes:
-        return generate_latest(self._registry)
+        try:
+            return generate_latest(self._registry)
+        finally:
+            # Old figures must not be told as new ones when Redis is away at the next call.
+            self._fleet.vitals = None
+
+
+class _Fleet(Collector):
+    """The last look as metrics."""
+
+    def __init__(self) -> None:
+        self.vitals: Vitals | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        if self.vitals is not None:
+            yield from _queues(self.vitals)
+            yield from _limits(self.vitals)
+            yield from _spending(self.vitals)
+
+
+def _queues(vitals: Vitals) -> Iterable[Metric]:
+    queued = GaugeMetricFamily(
+        "kimi_review_queue_messages", "Messages that no worker has taken yet.", labels=["priority"]
+    )
+    for priority, length in vitals.waiting.items():
+        queued.add_metric([priority.value], length)
+    yield queued
+
+
+def _limits(vitals: Vitals) -> Iterable[Metric]:
+    model = vitals.model
+    for name, text, value in (
+        ("concurrency", "Requests that may be under way together now, known or found by trying.", model.concurrency),
+        ("requests_in_flight", "Requests to the model under way, over the whole fleet.", model.in_use),
+        ("requests_waiting", "Requests that wait for the account's limits.", model.waiting),
+        ("requests_last_minute", "Requests that count against the limit per minute.", model.minute_requests),
+        ("tokens_last_minute", "Tokens that count against the limit per minute.", model.minute_tokens),
+        ("tokens_last_day", "Tokens that count against the limit per day.", model.day_tokens),
+    ):
+        yield GaugeMetricFamily(f"kimi_review_model_{name}", text, value=value)
+    limits = GaugeMetricFamily(
+        "kimi_review_model_limit", "The account's limits in force, and who told them.", labels=["kind", "source"]
+    )
+    for limit in model.limits:
+        limits.add_metric([limit.kind, limit.source], limit.value)
+    yield limits
+    paused = GaugeMetricFamily(
+        "kimi_review_model_paused", "1 while no request is sent because the provider said so.", labels=["reason"]
+    )
+    paused.add_metric(["cooling_down"], float(model.paused_until is not None))
+    paused.add_metric(["quota"], float(model.quota_used_up_until is not None))
+    yield paused
+
+
+def _spending(vitals: Vitals) -> Iterable[Metric]:
+    spent, month = vitals.spent, vitals.month
+    requests = CounterMetricFamily(
+        "kimi_review_model_requests", "Requests to the model of a month, by outcome.", labels=["month", "outcome"]
+    )
+    requests.add_metric([month, "answered"], spent.requests)
+    requests.add_metric([month, "lost"], spent.lost_requests)
+    yield requests
+    tokens = CounterMetricFamily("kimi_review_model_tokens", "Tokens of a month, as billed.", labels=["month", "kind"])
+    tokens.add_metric([month, "input"], spent.input_tokens)
+    tokens.add_metric([month, "cached_input"], spent.cached_tokens)
+    tokens.add_metric([month, "output"], spent.output_tokens)
+    yield tokens
+    cost = CounterMetricFamily(
+        "kimi_review_model_cost_usd", "US dollars of a month, of requests with a known price.", labels=["month"]
+    )
+    cost.add_metric([month], spent.usd)
+    yield cost
+    reserved = "The most that requests under way may still cost, in US dollars."
+    yield GaugeMetricFamily("kimi_review_model_reserved_usd", reserved, value=spent.reserved_usd)
+    if vitals.month_budget_usd is not None:
+        budget = "LLM_MONTHLY_BUDGET_USD."
+        yield GaugeMetricFamily("kimi_review_model_monthly_budget_usd", budget, value=vitals.month_budget_usd)

@@ -14,6 +14,7 @@ from worker.core.delivery import Delivery, Ignored
 from worker.core.job import Accepted, Intent
 from worker.forges import FORGES
 from worker.forges import Webhook as ForgeWebhook
+from worker.ingress.vitals import Vitals, vitals_of
 from worker.ports import Jobs
 from worker.settings import Settings
 from worker.storage.health import check_writes
@@ -58,6 +59,8 @@ class Site:
     api_token: SecretStr | None = None
     provider: Mapping[str, str] = field(default_factory=dict)
     """The provider line's fields: provider, model, host, plan."""
+    vitals: Callable[[], Awaitable[Vitals]] | None = None
+    """Queues, limits and spending for the status page and the metrics; None where nobody keeps them."""
     checks: Mapping[str, Check] = field(default_factory=dict)
 
 
@@ -71,6 +74,7 @@ def site_of(services: Services, *, checks: Mapping[str, Check] | None = None) ->
         jobs=services.jobs,
         api_token=installation.settings.api_token,
         provider=installation.endpoint.described(),
+        vitals=partial(vitals_of, services),
         checks={"redis": partial(check_writes, services.redis), **(checks or {})},
     )
 

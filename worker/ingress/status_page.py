@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
+from worker.core import page as frame
 from worker.core.job import Job, State
+from worker.ingress.vitals import Vitals
+from worker.storage.throttle import Standing as ModelStanding
 
+REFRESH_S = 15
+_COLOURS = {
+    State.QUEUED: "",
+    State.RUNNING: "busy",
+    State.REVIEWED: "busy",
+    State.PUBLISHING: "busy",
+    State.DONE: "good",
+    State.DEFERRED: "wait",
+    State.FAILED: "bad",
+}
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --page: #f7f8fa; --card: #fff;
-  --good: #12805c; --busy: #2563c9; --wait: #a15c07; --bad: #c0362c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2b3340; --page: #10141b;
-  --card: #181e27; --good: #4cc38a; --busy: #7fb0ff; --wait: #e0a458; --bad: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .7rem; }
-.soft { color: var(--soft); } code { font: .86em ui-monospace, monospace; }
-.counts { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .7rem;
+.counts { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); gap: .6rem;
   padding: 0; margin: 0; list-style: none; }
-.counts li, .facts, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
-.counts li { padding: .7rem .9rem; } .counts b { display: block; font-size: 1.6rem; line-height: 1.2; }
-.facts { display: flex; flex-wrap: wrap; gap: .4rem 2rem; padding: .8rem 1rem; margin: 1.2rem 0 0; }
-.scroll { overflow-x: auto; } table { width: 100%; border-collapse: collapse; font-size: .93rem; }
-th, td { text-align: left; padding: .5rem .9rem; border-top: 1px solid var(--line); vertical-align: top; }
-thead th { border-top: 0; color: var(--soft); font-weight: 500; } td:first-child { white-space: nowrap; }
-.done { color: var(--good); } .failed { color: var(--bad); } .deferred { color: var(--wait); }
-.running, .reviewed, .publishing { color: var(--busy); } .alarm { color: var(--bad); font-weight: 600; }
-a { color: var(--busy); }
+.counts li { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .5rem .7rem;
+  font-size: .93rem; }
+.counts b { display: block; font-size: 1.6rem; line-height: 1.2; } .none b { color: var(--soft); font-weight: 400; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: .7rem;
+  margin-top: 2.2rem; }
+.cards .card { margin: 0; } .cards h2 { margin: 0 0 .5rem; }
+dl { display: grid; grid-template-columns: 1fr auto; gap: .15rem 1rem; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; text-align: right; white-space: nowrap; } dd small { display: block; color: var(--soft); }
+.alarm { color: var(--bad); font-weight: 600; border-left: .25rem solid; } .card.alarm { margin: 1.2rem 0 0; }
+.provider { margin: 0; } .provider span { margin-right: 1.2rem; display: inline-block; } .login { margin: 1.4rem 0 0; }
+td:first-child, td code, .when { white-space: nowrap; } td.why { min-width: 14rem; overflow-wrap: anywhere; }
+@media (max-width: 44rem) {
+  thead { display: none; } tr { display: block; border-top: 1px solid var(--line); padding: .6rem .9rem; }
+  tr:first-child { border-top: 0; } td { display: block; border: 0; padding: 0; } td.why:empty { display: none; }
+  td[data-name]::before { content: attr(data-name) " "; color: var(--soft); }
+}
 """
 
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
 HEADERS = {
-    "content-security-policy": (
-        f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "content-security-policy": f"{frame.policy(_STYLE)}; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
@@ -53,6 +58,7 @@ class Standing:
     counts: Mapping[State, int]
     newest: Sequence[Job] = ()
     paused: str = ""
+    vitals: Vitals | None = None
 
 
 def page(
@@ -60,40 +66,103 @@ def page(
 ) -> str:
     """The page's HTML; `standing` is None when the store is away.
 
-    Who has no token sees counts alone: names of repositories and reasons may be private.
+    Who has no token sees counts alone: names, reasons, limits and money may be private.
     """
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>kimi-review</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="refresh" content="15"><style>{_STYLE}</style></head><body><main>',
-        f'<h1>kimi-review</h1><p class="soft">{escape(version)} · as of {now:%Y-%m-%d %H:%M:%S} UTC</p>',
-    ]
-    if standing is None:
-        parts.append(
-            '<p class="alarm">The job store cannot be reached. Deliveries are answered with 503 meanwhile.</p>'
-        )
-    else:
-        if standing.paused:
-            why = f": {escape(standing.paused)}" if is_known_reader else "."
-            parts.append(f'<p class="alarm">Paused{why}</p>')
-        parts.append(_counts(standing.counts))
+    parts = [f'<h1>kimi-review</h1><p class="soft">{escape(version)} · as of {now:%Y-%m-%d %H:%M:%S} UTC</p>']
     if is_known_reader:
         facts = "".join(f"<span>{escape(key)} <code>{escape(value)}</code></span>" for key, value in provider.items())
-        parts.append(f'<div class="facts">{facts}</div>')
-        if standing is not None:
-            parts.append(_table(standing.newest, now))
+        parts.append(f'<p class="provider">{facts}</p>')
+    if standing is None:
+        parts.append(_alarm("The job store cannot be reached. Deliveries are answered with 503 meanwhile."))
     else:
+        parts += _alarms(standing, now, is_known_reader=is_known_reader)
+        parts.append(_counts(standing.counts))
+        if standing.vitals is not None:
+            parts.append(_cards(standing.vitals, is_known_reader=is_known_reader))
+        if is_known_reader:
+            parts.append(_table(standing.newest, now))
+    if not is_known_reader:
         parts.append(
-            '<p class="soft">Repositories and reasons need a login: <a href="/?details">show them</a>, any name,'
-            " <code>API_TOKEN</code> as the password.</p>"
+            '<p class="soft login">Repositories, reasons, limits and spending need a login:'
+            ' <a href="/?details">show them</a>, any name, <code>API_TOKEN</code> as the password.</p>'
         )
-    parts.append("</main></body></html>")
-    return "".join(parts)
+    return frame.document("kimi-review", "".join(parts), style=_STYLE, refresh_s=REFRESH_S)
+
+
+def _alarm(html: str) -> str:
+    return f'<p class="card alarm">{html}</p>'
+
+
+def _alarms(standing: Standing, now: datetime, *, is_known_reader: bool) -> Iterable[str]:
+    if standing.paused:
+        yield _alarm(f"Paused: {escape(standing.paused)}" if is_known_reader else "Paused.")
+    if standing.vitals is not None and is_known_reader:
+        model = standing.vitals.model
+        if model.quota_used_up_until is not None:
+            yield _alarm(f"The provider's quota is used up until {_clock(model.quota_used_up_until)}.")
+        elif model.paused_until is not None:
+            wait_s = max(0, round((model.paused_until - now).total_seconds()))
+            yield _alarm(f"The provider asked for a pause: requests go on in {wait_s} s.")
 
 
 def _counts(counts: Mapping[State, int]) -> str:
-    rows = "".join(f'<li><b class="{state.value}">{counts.get(state, 0)}</b>{state.value}</li>' for state in State)
+    rows = "".join(
+        f'<li class="{_COLOURS.get(state, "") if counts.get(state) else "none"}">'
+        f"<b>{counts.get(state, 0):,}</b>{state.value}</li>"
+        for state in State
+    )
     return f'<h2>Jobs by state</h2><ul class="counts">{rows}</ul>'
+
+
+def _cards(vitals: Vitals, *, is_known_reader: bool) -> str:
+    cards = [_card("Queue", [(f"{priority.value}", f"{length:,}") for priority, length in vitals.waiting.items()])]
+    cards.append(_card("Model", _model(vitals.model, is_known_reader=is_known_reader)))
+    if is_known_reader:
+        cards.append(_card(f"Spending in {vitals.month}", _spending(vitals)))
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _card(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """`rows` are texts: a name and a value, whose further lines are written small."""
+    shown = "".join(f"<dt>{escape(name)}</dt><dd>{_value(value)}</dd>" for name, value in rows)
+    return f'<section class="card"><h2>{escape(title)}</h2><dl>{shown}</dl></section>'
+
+
+def _value(text: str) -> str:
+    first, _, rest = text.partition("\n")
+    return escape(first) + (f"<small>{escape(rest)}</small>" if rest else "")
+
+
+def _model(model: ModelStanding, *, is_known_reader: bool) -> Iterable[tuple[str, str]]:
+    known = {limit.kind: limit for limit in model.limits}
+    if not is_known_reader:
+        yield "requests under way", f"{model.in_use:,}"
+        yield "requests waiting", f"{model.waiting:,}"
+        return
+    source = "found by trying" if model.is_adapting else known["concurrency"].source
+    yield "requests under way", f"{model.in_use:,} of {model.concurrency:,}\n{source}"
+    yield "requests waiting", f"{model.waiting:,}"
+    for kind, name, used in (
+        ("rpm", "requests in a minute", model.minute_requests),
+        ("tpm", "tokens in a minute", model.minute_tokens),
+        ("tpd", "tokens in a day", model.day_tokens),
+    ):
+        limit = next((limit for limit in model.limits if limit.kind == kind), None)
+        yield name, f"{used:,}" if limit is None else f"{used:,} of {limit.value:,}\n{limit.source}"
+
+
+def _spending(vitals: Vitals) -> Iterable[tuple[str, str]]:
+    spent = vitals.spent
+    budget = "" if vitals.month_budget_usd is None else f" of ${vitals.month_budget_usd:,.2f}"
+    yield "spent", f"${spent.usd:,.2f}{budget}"
+    if spent.reserved_usd:
+        yield "at most, under way", f"${spent.reserved_usd:,.2f}"
+    yield "requests", f"{spent.requests:,}" + (f", {spent.lost_requests:,} lost" if spent.lost_requests else "")
+    yield "input tokens", f"{spent.input_tokens:,}"
+    yield "of them cached", f"{spent.cached_tokens:,}"
+    yield "output tokens", f"{spent.output_tokens:,}"
+    if spent.unpriced_requests:
+        yield "without a known price", f"{spent.unpriced_requests:,} requests"
 
 
 def _table(jobs: Sequence[Job], now: datetime) -> str:
@@ -108,11 +177,11 @@ def _table(jobs: Sequence[Job], now: datetime) -> str:
 
 def _row(job: Job, now: datetime) -> str:
     cells = [
-        f'<td class="{job.state.value}">{job.state.value}</td>',
+        f'<td class="{_COLOURS.get(job.state, "soft")}">{job.state.value}</td>',
         f'<td>{escape(str(job.ref))}<br><code class="soft">{escape(job.head[:12])}</code></td>',
-        f"<td>{escape(job.reason)}</td>",
-        f"<td>{job.attempt}</td>",
-        f"<td>{_ago(now, job.updated_at)}</td>",
+        f'<td class="why">{escape(job.reason)}</td>',
+        f'<td data-name="attempt">{job.attempt}</td>',
+        f'<td class="when">{_ago(now, job.updated_at)}</td>',
         f"<td><code>{escape(job.id)}</code></td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
@@ -124,3 +193,7 @@ def _ago(now: datetime, at: float) -> str:
         if seconds >= length:
             return f"{seconds // length} {unit} ago"
     return f"{seconds} s ago"
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.ingress.world import TOKEN, World, refuse_connection
 from worker.core.change import ChangeRef
 from worker.core.errors import Unreachable
-from worker.core.job import State
+from worker.core.job import Priority, State
+from worker.ingress.vitals import Vitals
+from worker.storage.spending import Spent
+from worker.storage.throttle import KnownLimit, Standing
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = {"authorization": "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()}
+VITALS = Vitals(
+    waiting={Priority.INTERACTIVE: 2, Priority.CROWD: 0, Priority.BATCH: 410},
+    model=Standing(
+        limits=(KnownLimit("concurrency", 30, "moonshot code plan"),),
+        concurrency=30,
+        in_use=17,
+        waiting=44,
+        minute_requests=88,
+        minute_tokens=1_000,
+        day_tokens=2_000,
+        is_adapting=False,
+        paused_until=datetime.now(UTC) + timedelta(hours=1),
+        quota_used_up_until=None,
+    ),
+    month="2026-11",
+    spent=Spent(48.1312, 1.2, 1200, 18, 9, 7, 0, 2),
+    month_budget_usd=100.0,
+)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
 
@@ -76,7 +99,7 @@ def test_the_status_page_shows_a_stranger_counts_alone(world: World) -> None:
     world.add("job-1", state=State.FAILED, reason="the key was refused")
     answer = get(world, "/")
     assert answer.status_code == 200
-    assert '<b class="failed">1</b>' in answer.text
+    assert '<li class="bad"><b>1</b>failed</li>' in answer.text
     for private in ("acme/api", "job-1", "the key was refused", "api.moonshot.ai"):
         assert private not in answer.text
 
@@ -90,6 +113,56 @@ def test_the_status_page_shows_jobs_and_reasons_to_who_has_the_token(world: Worl
     refusal = get(world, "/?details")
     assert refusal.status_code == 401
     assert refusal.headers["www-authenticate"].startswith("Basic")
+
+
+def test_the_status_page_tells_limits_and_money_to_who_has_the_token_alone(world: World) -> None:
+    world.vitals = VITALS
+    known = get(world, "/", BEARER).text
+    for shown in (
+        "<dt>batch</dt><dd>410</dd>", "17 of 30<small>moonshot code plan</small>", "<dd>44</dd>",
+        "$48.13 of $100.00", "1,200, 2 lost", "The provider asked for a pause",
+    ):  # fmt: skip
+        assert shown in known
+    stranger = get(world, "/").text
+    assert "<dt>batch</dt><dd>410</dd>" in stranger
+    for private in ("moonshot code plan", "48.13", "of 30", "asked for a pause"):
+        assert private not in stranger
+
+
+def test_metrics_tell_queues_limits_and_spending_by_the_conventions(world: World) -> None:
+    world.vitals = VITALS
+    text = get(world, "/metrics", BEARER).text
+    for line in (
+        'kimi_review_queue_messages{priority="batch"} 410.0',
+        "kimi_review_paused 0.0",
+        "kimi_review_model_requests_in_flight 17.0",
+        "kimi_review_model_requests_waiting 44.0",
+        'kimi_review_model_limit{kind="concurrency",source="moonshot code plan"} 30.0',
+        'kimi_review_model_paused{reason="cooling_down"} 1.0',
+        'kimi_review_model_requests_total{month="2026-11",outcome="answered"} 1200.0',
+        'kimi_review_model_requests_total{month="2026-11",outcome="lost"} 2.0',
+        'kimi_review_model_tokens_total{kind="cached_input",month="2026-11"} 9.0',
+        'kimi_review_model_cost_usd_total{month="2026-11"} 48.1312',
+        "kimi_review_model_monthly_budget_usd 100.0",
+    ):
+        assert line in text
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation and family.name.startswith("kimi_review_") for family in families)
+
+
+def test_figures_of_redis_are_not_told_again_while_it_is_away(world: World) -> None:
+    world.vitals = VITALS
+
+    async def twice() -> tuple[str, str]:
+        async with world.client() as client:
+            first = (await client.get("/metrics", headers=BEARER)).text
+            world.store.down = refuse_connection
+            return first, (await client.get("/metrics", headers=BEARER)).text
+
+    first, second = asyncio.run(twice())
+    assert "kimi_review_queue_messages{" in first
+    assert "kimi_review_queue_messages{" not in second
+    assert "kimi_review_answer_seconds" in second
 
 
 def test_text_of_strangers_stays_text_on_the_status_page(world: World) -> None:

@@ -22,6 +22,7 @@ from worker.forges.github import webhook as github
 from worker.ingress.app import create_app
 from worker.ingress.body import BodyReader
 from worker.ingress.site import Site
+from worker.ingress.vitals import Vitals
 from worker.ports import Jobs
 
 SECRET = "f3b1a7c95d2e4860b9c1d7e2"
@@ -97,6 +98,7 @@ class World:
     checks: dict[str, Callable[[], Awaitable[str]]] = field(default_factory=dict)
     api_token: SecretStr | None = field(default_factory=lambda: SecretStr(TOKEN))
     reader: BodyReader | None = None
+    vitals: Vitals | None = None
 
     @property
     def site(self) -> Site:
@@ -111,7 +113,12 @@ class World:
             api_token=self.api_token,
             provider={"provider": "moonshot", "model": "kimi-k2.6", "host": "api.moonshot.ai"},
             checks=self.checks,
+            vitals=self._look if self.vitals is not None else None,
         )
+
+    async def _look(self) -> Vitals:
+        assert self.vitals is not None
+        return self.vitals
 
     def app(self) -> Starlette:
         return create_app(self.site, reader=self.reader)
