@@ -17,7 +17,11 @@ logs.configure("json", "info")
 
 _URL = os.environ["PIPELINE_REDIS_URL"]
 
-app = celery_app(_URL, threads=int(os.environ.get("PIPELINE_THREADS", "4")))
+app = celery_app(
+    _URL,
+    threads=int(os.environ.get("PIPELINE_THREADS", "4")),
+    visibility_timeout_s=int(os.environ.get("PIPELINE_VISIBILITY_S", "900")),
+)
 process = WorkerProcess(
     lambda: pipeline(
         _URL,
