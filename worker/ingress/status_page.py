@@ -32,7 +32,8 @@ _STYLE = """
   margin-top: 2.2rem; }
 .cards .card { margin: 0; } .cards h2 { margin: 0 0 .5rem; }
 dl { display: grid; grid-template-columns: 1fr auto; gap: .15rem 1rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; text-align: right; white-space: nowrap; } dd small { display: block; color: var(--soft); }
+dt { color: var(--soft); } dd { margin: 0; text-align: right; white-space: nowrap; }
+dd small { display: block; color: var(--soft); }
 .alarm { color: var(--bad); font-weight: 600; border-left: .25rem solid; } .card.alarm { margin: 1.2rem 0 0; }
 .provider { margin: 0; } .provider span { margin-right: 1.2rem; display: inline-block; } .login { margin: 1.4rem 0 0; }
 td:first-child, td code, .when { white-space: nowrap; } td.why { min-width: 14rem; overflow-wrap: anywhere; }
@@ -116,7 +117,7 @@ def _counts(counts: Mapping[State, int]) -> str:
 
 def _cards(vitals: Vitals, *, is_known_reader: bool) -> str:
     cards = [_card("Queue", [(f"{priority.value}", f"{length:,}") for priority, length in vitals.waiting.items()])]
-    cards.append(_card("Model", _model(vitals.model, is_known_reader=is_known_reader)))
+    cards.append(_card("Requests to the model", _model(vitals.model, is_known_reader=is_known_reader)))
     if is_known_reader:
         cards.append(_card(f"Spending in {vitals.month}", _spending(vitals)))
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -136,16 +137,16 @@ def _value(text: str) -> str:
 def _model(model: ModelStanding, *, is_known_reader: bool) -> Iterable[tuple[str, str]]:
     known = {limit.kind: limit for limit in model.limits}
     if not is_known_reader:
-        yield "requests under way", f"{model.in_use:,}"
-        yield "requests waiting", f"{model.waiting:,}"
+        yield "under way", f"{model.in_use:,}"
+        yield "waiting", f"{model.waiting:,}"
         return
     source = "found by trying" if model.is_adapting else known["concurrency"].source
-    yield "requests under way", f"{model.in_use:,} of {model.concurrency:,}\n{source}"
-    yield "requests waiting", f"{model.waiting:,}"
+    yield "under way", f"{model.in_use:,} of {model.concurrency:,}\n{source}"
+    yield "waiting", f"{model.waiting:,}"
     for kind, name, used in (
-        ("rpm", "requests in a minute", model.minute_requests),
-        ("tpm", "tokens in a minute", model.minute_tokens),
-        ("tpd", "tokens in a day", model.day_tokens),
+        ("rpm", "requests a minute", model.minute_requests),
+        ("tpm", "tokens a minute", model.minute_tokens),
+        ("tpd", "tokens a day", model.day_tokens),
     ):
         limit = next((limit for limit in model.limits if limit.kind == kind), None)
         yield name, f"{used:,}" if limit is None else f"{used:,} of {limit.value:,}\n{limit.source}"
@@ -156,7 +157,7 @@ def _spending(vitals: Vitals) -> Iterable[tuple[str, str]]:
     budget = "" if vitals.month_budget_usd is None else f" of ${vitals.month_budget_usd:,.2f}"
     yield "spent", f"${spent.usd:,.2f}{budget}"
     if spent.reserved_usd:
-        yield "at most, under way", f"${spent.reserved_usd:,.2f}"
+        yield "reserved", f"${spent.reserved_usd:,.2f}"
     yield "requests", f"{spent.requests:,}" + (f", {spent.lost_requests:,} lost" if spent.lost_requests else "")
     yield "input tokens", f"{spent.input_tokens:,}"
     yield "of them cached", f"{spent.cached_tokens:,}"
