@@ -38,6 +38,7 @@ lock: .venv/installed ## write the hash-locked requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
 
 chaos: .venv/installed ## kill, pause and lie to a whole fleet; SEED=7 CHANGES=1000 repeat a storm
+	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CHANGES),--changes $(CHANGES))
 
 bench-queue: .venv/installed ## deliveries per second, what a job costs, and growth to 100,000 queued jobs
