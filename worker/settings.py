@@ -220,7 +220,10 @@ class ServiceSettings(_Group):
     worker_memory_mb: int = Field(
         default=2048,
         ge=0,
-        description="Megabytes of memory above which a worker hands its jobs back and ends, to be started anew; 0: never.",
+        description="Megabytes above which a worker hands its jobs back and ends, to be started anew; 0: never.",
+    )
+    job_lease_s: float = Field(
+        default=15, ge=5, description="Seconds until a dead worker's job is given to another; renewed while it works."
     )
     job_deadline_s: float = Field(default=3000, gt=0, description="Seconds that one run of a job may take in all.")
     queue_visibility_timeout_s: int = Field(
