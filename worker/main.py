@@ -45,4 +45,11 @@ except ReviewError as error:
 
 log.info("worker.configured", **_installation.endpoint.described())
 app = _installation.celery
-attach(app, WorkerProcess(_installation.services, deadline_s=_installation.settings.job_deadline_s))
+attach(
+    app,
+    WorkerProcess(
+        _installation.services,
+        deadline_s=_installation.settings.job_deadline_s,
+        memory_mb=_installation.settings.worker_memory_mb,
+    ),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import structlog
 
 from worker.core.errors import ReviewError
 from worker.core.job import Claim, Job, Stage, State
+from worker.memory import watch
 from worker.ports import Clock, Jobs, Wake
 from worker.review.holding import Holder
 from worker.review.upkeep import Upkeep
@@ -62,10 +64,16 @@ class WorkerProcess:
         *,
         deadline_s: float = 3000.0,
         grace_s: float = 20.0,
+        memory_mb: int = 0,
     ) -> None:
+        """Above `memory_mb` the process ends itself in order, for its supervisor to start it anew; 0: never."""
         self._services = services
         self._deadline_s = deadline_s
         self._grace_s = grace_s
+        self._memory_mb = memory_mb
+        self._running: set[str] = set()
+        self._blamed: dict[str, str] = {}
+        """Job → why it is taken to have ended this process."""
         self._stopping = threading.Event()
         self._upkeep: threading.Thread | None = None
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -75,16 +83,30 @@ class WorkerProcess:
         if self._stopping.is_set():
             # The job stays due; who still works will be woken for it.
             return
+        self._running.add(job_id)
         try:
             asyncio.run(self._run(job_id, stage))
         except ReviewError as error:
             # The store is away, or its settings are wrong: the lease, if there was one, ends by itself.
             log.error("job.not_settled", job=job_id, error=str(error))
+        finally:
+            self._running.discard(job_id)
 
     def start_upkeep(self) -> None:
         """Begin this process's share of upkeep, in a thread of its own."""
         self._upkeep = threading.Thread(target=self.keep_up, name="upkeep", daemon=True)
         self._upkeep.start()
+        if self._memory_mb:
+            options = {"over": self._outgrown, "stopping": self._stopping}
+            threading.Thread(target=watch, args=(self._memory_mb,), kwargs=options, name="memory", daemon=True).start()
+
+    def _outgrown(self, held_mb: int) -> None:
+        log.warning("worker.outgrown", held_mb=held_mb, limit_mb=self._memory_mb, jobs=len(self._running))
+        match list(self._running):
+            case [alone]:
+                # Handed back it would come again for ever; so it counts as an attempt that died.
+                self._blamed[alone] = f"its worker held {held_mb} MB for it alone, more than WORKER_MEMORY_MB"
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def keep_up(self) -> None:
         """Do upkeep until asked to stop: what the role `upkeep` runs, and each worker beside its jobs."""
@@ -114,6 +136,7 @@ class WorkerProcess:
                 is_stopping=self._stopping.is_set,
                 deadline_s=self._deadline_s,
                 grace_s=self._grace_s,
+                blames=self._blamed.get,
             )
             publishes = stage is Stage.PUBLISH
             work = services.publish if publishes else services.review

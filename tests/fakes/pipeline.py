@@ -23,6 +23,7 @@ from worker.storage.queue import CeleryWake
 BOUGHT = "effects:bought"
 POSTED = "effects:posted"
 TOLD = "effects:told"
+LEAKED: list[bytes] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,11 @@ class Pipeline:
     units: int = 2
     unit_s: float = 0.05
     post_s: float = 0.02
+    leak_mb: int = 0
+    """What each review takes and never gives back."""
 
     async def review(self, claim: Claim) -> None:
+        LEAKED.append(b"x" * (self.leak_mb * 2**20))
         saved = await self.jobs.load(claim.job.id)
         for number in range(self.units):
             name = f"unit:{number}"
@@ -69,7 +73,7 @@ class Pipeline:
 
 @asynccontextmanager
 async def pipeline(
-    url: str, app: Celery, *, lease_s: float = 2.0, units: int = 2, unit_s: float = 0.05
+    url: str, app: Celery, *, lease_s: float = 2.0, units: int = 2, unit_s: float = 0.05, leak_mb: int = 0
 ) -> AsyncIterator[Pipeline]:
     client = connect(url)
     try:
@@ -80,6 +84,7 @@ async def pipeline(
             effects=client,
             units=units,
             unit_s=unit_s,
+            leak_mb=leak_mb,
         )
     finally:
         await client.aclose()

@@ -29,7 +29,9 @@ process = WorkerProcess(
         lease_s=float(os.environ.get("PIPELINE_LEASE_S", "2")),
         units=int(os.environ.get("PIPELINE_UNITS", "2")),
         unit_s=float(os.environ.get("PIPELINE_UNIT_S", "0.05")),
+        leak_mb=int(os.environ.get("PIPELINE_LEAK_MB", "0")),
     ),
     grace_s=5.0,
+    memory_mb=int(os.environ.get("PIPELINE_MEMORY_MB", "0")),
 )
 attach(app, process)

@@ -139,6 +139,37 @@ def test_sigterm_hands_running_jobs_back_at_once_and_the_next_worker_goes_on(red
     play(redis_url, story)
 
 
+def test_a_worker_that_grows_ends_in_order_and_the_job_it_grew_by_counts_an_attempt(
+    redis_url: str, tmp_path: Path
+) -> None:
+    slow = {"PIPELINE_UNITS": "20", "PIPELINE_UNIT_S": "0.5"}
+
+    async def story(scene: Scene) -> None:
+        job = await scene.accept(1)
+        with working(redis_url, tmp_path / "log", PIPELINE_MEMORY_MB="400", PIPELINE_LEAK_MB="500", **slow) as first:
+            await asyncio.to_thread(first.wait, 20)
+            assert first.returncode == 0
+        [died] = [line.detail for line in await scene.jobs.decisions(job) if line.event == "attempt.died"]
+        assert "for it alone, more than WORKER_MEMORY_MB" in died
+        with working(redis_url, tmp_path / "log", PIPELINE_MEMORY_MB="400", PIPELINE_UNITS="2"):
+            await scene.all_in(State.DONE, 1)
+        assert len(await scene.effects(POSTED)) == 1
+
+    play(redis_url, story)
+
+
+def test_a_worker_that_grows_hands_back_what_nobody_can_be_blamed_for(redis_url: str, tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        for number in range(3):
+            await scene.accept(number)
+        grown = {"PIPELINE_MEMORY_MB": "400", "PIPELINE_LEAK_MB": "150", "PIPELINE_UNIT_S": "5"}
+        with working(redis_url, tmp_path / "log", **grown) as first:
+            await asyncio.to_thread(first.wait, 20)
+        assert {(job.state, job.attempt) for job in await scene.jobs.list()} == {(State.QUEUED, 0)}
+
+    play(redis_url, story)
+
+
 def test_a_store_that_dies_and_comes_back_costs_nothing(
     redis_server: EmbeddedRedis, redis_url: str, tmp_path: Path
 ) -> None:

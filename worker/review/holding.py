@@ -45,6 +45,8 @@ class Holder:
     """Names this process in the log of decisions."""
     is_stopping: Callable[[], bool] = lambda: False
     """Whether the process was asked to end."""
+    blames: Callable[[str], str | None] = lambda _: None
+    """Why the job of an id is taken to have ended the process; None when it is not."""
     deadline_s: float = 3000.0
     """For one attempt in all."""
     grace_s: float = 20.0
@@ -82,8 +84,15 @@ class Holder:
                 await self._settle(claimed, error)
             else:
                 if was_stopped:
-                    log.info("job.handed_back", reason="this worker ends")
-                    await self._insist(claimed, lambda: self.jobs.hand_back(claimed, reason="its worker ended"))
+                    await self._give_back(claimed)
+
+    async def _give_back(self, claim: Claim) -> None:
+        if (blame := self.blames(claim.job.id)) is not None:
+            log.error("job.ended_its_worker", reason=blame)
+            await self._insist(claim, lambda: self.jobs.died(claim, reason=blame))
+            return
+        log.info("job.handed_back", reason="this worker ends")
+        await self._insist(claim, lambda: self.jobs.hand_back(claim, reason="its worker ended"))
 
     async def _beating(self, claim: Claim, work: Callable[[Claim], Awaitable[object]], may_cut_short: bool) -> bool:
         """Run `work` with a heartbeat beside it; True when it was cut short because the process stops."""
