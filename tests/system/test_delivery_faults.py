@@ -130,16 +130,17 @@ def test_a_call_without_a_valid_signature_is_counted_by_reason_and_stores_nothin
     assert place.counted("refused", "signature wrong") == wrong + 1
 
 
-def test_a_rush_of_deliveries_of_one_repository_does_not_keep_another_one_waiting(tmp_path: Path) -> None:
-    # The crowd's reviews at half a second each, four at once, take forty seconds and more.
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_rush_of_deliveries_of_one_repository_does_not_keep_another_one_waiting(tmp_path: Path, count: int) -> None:
+    # Three hundred reviews at half a second each, four at once, take forty seconds and more.
     slow = KimiServer(default=Fault(delay_s=0.5))
     settings = {"LLM_MAX_CONCURRENT_REQUESTS": "4", "REVIEW_SETTLE_S": "1"}
     with town(tmp_path, settings, repositories=(BUSY, QUIET), kimi=slow) as place:
-        numbers = place.crowd(300, repository=BUSY)
+        numbers = place.crowd(count, repository=BUSY)
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda number: place.deliver(number, repository=BUSY), numbers))
         assert {answer.status_code for answer in answers} == {202}
-        assert len({answer.json()["job"] for answer in answers}) == 300
+        assert len({answer.json()["job"] for answer in answers}) == count
         until(lambda: len(place.kimi.requests) > 4, "the crowd is being worked on")
         number = place.change(repository=QUIET)
         asked = len(place.kimi.requests)

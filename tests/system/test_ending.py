@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_in_any_stage_is_replaced_and_its_review_is_done
     place.assert_one_review(number)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_a_review_whose_worker_is_killed_at_every_attempt_ends_as_a_dead_letter_and_the_change_is_told(
     tmp_path: Path,
 ) -> None:

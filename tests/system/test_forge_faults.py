@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +132,34 @@ def test_git_that_redirects_elsewhere_gets_no_token_there(shop: Workshop, tmp_pa
         assert "redirect" in found.reason.lower() or "GITHUB_URL" in found.reason
         assert elsewhere.seen == []
     assert_token_nowhere(shop, tmp_path)
+
+
+def test_a_full_disk_is_waited_out_and_what_was_half_fetched_is_removed(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches = tmp_path / "bin" / "git"
+    fetches.parent.mkdir()
+    # In place of git: a fetch that writes a part of a pack and then finds no room, as git itself says it.
+    fetches.write_text(
+        "#!/bin/sh\n"
+        'for word in "$@"; do [ "$word" = fetch ] && {\n'
+        '  [ "$2" = -C ] && echo half > "$3/objects/pack/tmp_pack_half" && echo "$3" >> "$0.written"\n'
+        '  echo "fatal: write error: No space left on device" >&2; exit 128; }; done\n'
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    fetches.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{fetches.parent}:{path}")
+    job = shop.accept(shop.change(DEFECT))
+    found = shop.work(job)
+    assert found.state is State.QUEUED
+    assert "The disk is full" in found.reason
+    [mirror] = set((fetches.parent / "git.written").read_text().splitlines())
+    assert (Path(mirror) / "objects" / "pack").is_dir()
+    assert list(Path(mirror).rglob("tmp_pack_*")) == []
+    monkeypatch.setenv("PATH", path)
+    assert shop.settle(job).state is State.DONE
+    assert_one_review(shop)
 
 
 def assert_token_nowhere(shop: Workshop, folder: Path) -> None:

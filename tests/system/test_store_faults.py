@@ -105,7 +105,7 @@ def test_while_the_store_takes_nothing_deliveries_are_refused_within_two_seconds
     place.assert_one_review(number)
 
 
-@pytest.mark.parametrize("gone_s", [4.0, pytest.param(30.0, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("gone_s", [4.0, pytest.param(30.0, marks=pytest.mark.long)])
 def test_a_store_that_goes_away_during_a_review_loses_nothing(place: Town, store: Store, gone_s: float) -> None:
     number = place.change()
     place.kimi.script(Fault(delay_s=1.5))
