@@ -80,7 +80,7 @@ def comparable(text: str) -> str:
     return _NOT_COMPARED.sub("", text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10_000), st.integers(0, 2**32), budgets())
 def test_every_line_of_a_damaged_real_change_is_shown_once_at_its_file_and_number(
     which: int, seed: int, budget: Budget
