@@ -18,6 +18,7 @@ from worker.core.job import Intent
 from worker.settings import Role, load
 from worker.storage.connection import connect
 from worker.storage.embedded import EmbeddedRedis, start
+from worker.storage.foreign import keep_foreign
 from worker.storage.jobs import RedisJobs
 
 HEAD = "a" * 40
@@ -209,3 +210,27 @@ def test_check_tells_a_row_for_each_thing_and_fails_when_one_does(shell: Shell) 
     assert rows["git"]
     assert rows["redis"]
     assert rows["address and key"] is False
+
+
+def test_a_paused_fleet_is_said_wherever_somebody_asks_until_it_goes_on(shell: Shell, job: str) -> None:
+    reason = "the model is being changed"
+    assert shell("pause").returncode == 2
+    paused = shell("pause", reason)
+    assert (paused.returncode, paused.stdout.split(".")[0]) == (0, f"Paused: {reason}")
+    assert reason in shell("jobs").stdout
+    assert reason in shell("why", job).stdout
+    assert reason in shell("resume").stdout
+    assert reason not in shell("jobs").stdout
+    assert "It was not paused." in shell("resume").stdout
+
+
+def test_messages_that_were_none_of_ours_are_listed_beside_the_dead_letters(shell: Shell, redis: EmbeddedRedis) -> None:
+    keep_foreign(redis.url, task="evil\x1b[31m.task", reason="unknown task", size=1234)
+    shown = shell("dead", "list")
+    assert shown.returncode == 0
+    assert "unknown task" in shown.stdout
+    assert "1,234" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    found = json.loads(shell("dead", "messages", "--json").stdout)
+    assert found["count"] == 1
+    assert [(one["reason"], one["size"]) for one in found["messages"]] == [("unknown task", 1234)]

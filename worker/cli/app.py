@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import batch, check, demo, jobs, review, serve, settings
+from worker.cli import batch, check, demo, fleet, jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command()(check.check)
 app.command()(jobs.why)
 app.command()(jobs.jobs)
 app.add_typer(jobs.dead, name="dead")
+app.command()(fleet.pause)
+app.command()(fleet.resume)
 app.command()(settings.settings)
 
 

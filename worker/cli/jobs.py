@@ -6,19 +6,19 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
+import redis.asyncio
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from worker.cli.report_text import open_console
+from worker.cli.report_text import open_console, show_indented
 from worker.cli.setting_up import set_up
-from worker.cli.store import opened_jobs
+from worker.cli.store import opened_jobs, opened_redis
 from worker.core.change import ChangeRef
 from worker.core.errors import BadInput, NotFound
 from worker.core.job import Decision, Job, State
@@ -26,6 +26,7 @@ from worker.core.markdown import visible
 from worker.ingress.answers import job_json
 from worker.ports import Jobs
 from worker.settings import Role, Settings
+from worker.storage.foreign import KEPT, Foreign, count_foreign, list_foreign
 
 dead = typer.Typer(help="Jobs that were given up: list, show, retry, drop.", no_args_is_help=True)
 
@@ -33,6 +34,7 @@ Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value instead of a table.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `jobs` and the log show it.")]
 
+_STATE_WIDTH = 1 + max(len(state.value) for state in State)
 _JOB = re.compile(r"[0-9a-f]{12,64}")
 _SHORT = re.compile(r"(?:(?P<forge>[a-z-]+):)?(?P<repository>[\w.-]+(?:/[\w.-]+)+)[#!](?P<number>[0-9]{1,10})")
 
@@ -54,10 +56,9 @@ def why(
             console.print(Text(_never_heard_of(change)))
         for job, decisions in logs:
             _show_job(job, decisions, console)
-        if paused := await jobs.paused():
-            console.print(Text(f"The whole fleet is paused: {visible(paused)}", style="yellow"))
+        await _show_pause(jobs, console)
 
-    _asking(ask)
+    asking(ask)
 
 
 def jobs(
@@ -77,12 +78,13 @@ def jobs(
         console = open_console()
         counts = await store.counts()
         show_table(found, console)
+        await _show_pause(store, console)
         standing = " · ".join(f"{counts[name]} {name.value}" for name in State if counts.get(name))
         console.print(
             Text(standing or "No jobs yet. `kimi-review serve` takes webhooks and POST /reviews.", style="dim")
         )
 
-    _asking(ask)
+    asking(ask)
 
 
 @dead.command("list")
@@ -90,8 +92,35 @@ def list_dead(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List the jobs that were given up."""
+    """List the jobs that were given up, and the messages that were none of ours."""
     jobs(state=[State.FAILED], limit=limit, as_json=as_json)
+    if not as_json:
+        messages()
+
+
+@dead.command()
+def messages(
+    limit: Annotated[int, typer.Option(min=1, max=KEPT, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List what stood in the queue and was no message of this program: task, reason and size, never the content."""
+
+    async def ask(client: redis.asyncio.Redis) -> None:
+        found, count = await list_foreign(client, limit=limit), await count_foreign(client)
+        if as_json:
+            print(json.dumps({"count": count, "messages": [asdict(one) for one in found]}, indent=2))
+        elif found:
+            console = open_console()
+            _show_messages(found, console)
+            console.print(Text(f"{count} messages put aside in all; the newest {KEPT} are kept.", style="dim"))
+
+    settings = set_up(Role.QUERY, level="warning")
+
+    async def run() -> None:
+        async with opened_redis(settings) as client:
+            await ask(client)
+
+    asyncio.run(run())
 
 
 @dead.command()
@@ -108,7 +137,7 @@ def retry(job: JobId) -> None:
         queued = await store.retry(job)
         print(f"{queued.id} is {queued.state.value} again; a worker takes it up within seconds.")
 
-    _asking(ask)
+    asking(ask)
 
 
 @dead.command()
@@ -119,7 +148,7 @@ def drop(job: JobId) -> None:
         await store.drop(job)
         print(f"{visible(job)} is removed.")
 
-    _asking(ask)
+    asking(ask)
 
 
 def parse_change(text: str, settings: Settings) -> ChangeRef | None:
@@ -173,23 +202,21 @@ def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None
 
 
 def show_table(found: Sequence[Job], console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, header_style="dim")
-    for name in ("State", "Change", "Head", "Why", "Attempt", "Updated", "Job"):
-        table.add_column(
-            name, no_wrap=name in ("State", "Head", "Job"), justify="right" if name == "Attempt" else "left"
-        )
+    """Two lines a job: which change it is about, and where it stands; readable at any width."""
     for job in found:
-        table.add_row(
-            Text(job.state.value, style=_style(job.state)),
-            Text(visible(str(job.ref))),
-            Text(visible(job.head[:9])),
-            Text(visible(job.reason)),
-            str(job.attempt),
-            _time(job.updated_at),
-            Text(job.id),
+        head = f" at {visible(job.head[:9])}" if job.head else ""
+        console.print(
+            Text.assemble(
+                (f"{job.state.value:<{_STATE_WIDTH}}", _style(job.state)),
+                (f"{visible(str(job.ref))}{head}", "bold"),
+                (f"  {job.id}", "dim"),
+            ),
+            soft_wrap=True,
         )
-    if found:
-        console.print(table)
+        attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
+        reason = f"  {visible(job.reason)}" if job.reason else ""
+        told = Text.assemble((f"{_time(job.updated_at)}{attempt}", "dim"), reason)
+        show_indented(told, console, by=_STATE_WIDTH)
 
 
 def _style(state: State) -> str:
@@ -201,7 +228,8 @@ def _time(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _asking(ask: Callable[[Jobs, Settings], Awaitable[Result]]) -> Result:
+def asking(ask: Callable[[Jobs, Settings], Awaitable[Result]]) -> Result:
+    """Run `ask` over the job records of the settings."""
     settings = set_up(Role.QUERY, level="warning")
 
     async def run() -> Result:
