@@ -129,3 +129,17 @@ def test_a_slow_store_makes_nothing_twice(place: Town, store: Store) -> None:
     place.program.await_state(job, "done", within_s=60)
     place.assert_one_review(number)
     assert len(place.kimi.requests) == asked + 1
+
+
+def test_a_store_that_is_emptied_during_a_review_begins_anew_with_the_next_delivery(place: Town, store: Store) -> None:
+    number = place.change()
+    place.kimi.script(Fault(delay_s=2.0))
+    asked = len(place.kimi.requests)
+    place.job_of(number)
+    until(lambda: len(place.kimi.requests) > asked, "the model was asked", log=lambda: place.program.log)
+    store.command("FLUSHALL")
+    answer = place.deliver(number)
+    assert (answer.status_code, answer.json()["new"]) == (202, True)
+    place.program.await_state(answer.json()["job"], "done", within_s=60)
+    time.sleep(1.5)  # the first one would be through by now as well
+    place.assert_one_review(number)

@@ -49,7 +49,9 @@ end
 if job.lease_until and died(id, job, 'attempt ' .. job.attempt .. ' by ' .. (job.worker or '?') .. ' ended without a word') then
   return {'', 'failed: ' .. job.reason}
 end
-job.token = tostring(redis.call('INCR', P .. ':token'))
+-- A store that was emptied must not give out again a token that somebody still holds: it counts on from the time.
+redis.call('SET', P .. ':token', string.format('%.0f', NOW * 1000), 'NX')
+job.token = string.format('%.0f', redis.call('INCR', P .. ':token'))
 job.attempt = tostring(tonumber(job.attempt) + 1)
 job.lease_until = stamp(NOW + lease_s)
 job.worker = worker
