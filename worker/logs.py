@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, Literal, TextIO
@@ -27,9 +28,13 @@ _QUIET = (
     "asyncio",
     "uvicorn.access",
     "uvicorn.error",
+    "celery.apps.worker",
+    "celery.worker.consumer.connection",
     "celery.worker.strategy",
     "celery.app.trace",
 )
+_MICROSECONDS = re.compile(r".*\.\d{6}Z")
+"""JSON keeps them; whoever reads along on a console does not miss them."""
 # These bring handlers of their own, which would write the line a second time.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.worker")
 
@@ -109,6 +114,8 @@ def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     time, level, name = (str(event.pop(key, "")) for key in ("time", "level", "event"))
+    if _MICROSECONDS.fullmatch(time):
+        time = f"{time[:-4]}Z"
     trace = event.pop("exception", None)
     fields = [f"{key}={_quoted(value)}" for key, value in event.items()]
     if trace:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import warnings
 
 import structlog
+from celery.platforms import SecurityWarning
 
 from worker import logs, settings
 from worker.bootstrap import Installation, with_model_chosen
@@ -43,6 +45,8 @@ except ConfigurationError as error:
 except ReviewError as error:
     raise _ended([str(error)], PROVIDER_EXIT) from None
 
+# Celery warns of root since a message may hold a pickle that executes; ours hold ids as JSON, and no other is read.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 log.info("worker.configured", **_installation.endpoint.described())
 app = _installation.celery
 attach(

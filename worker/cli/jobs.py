@@ -93,9 +93,24 @@ def list_dead(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs that were given up, and the messages that were none of ours."""
-    jobs(state=[State.FAILED], limit=limit, as_json=as_json)
+
+    async def ask(store: Jobs, _: Settings) -> bool:
+        found = await store.list(states=(State.FAILED,), limit=limit)
+        if as_json:
+            print(json.dumps([job_json(job) for job in found], indent=2))
+            return False
+        console = open_console()
+        show_table(found, console)
+        await _show_pause(store, console)
+        if not found:
+            console.print("No dead letters: no job was given up.")
+        return bool(found)
+
+    has_dead = asking(ask)
     if not as_json:
         messages()
+    if has_dead:
+        print("Next: `kimi-review dead show JOB`, then `dead retry JOB` or `dead drop JOB`.")
 
 
 @dead.command()
@@ -217,6 +232,20 @@ def show_table(found: Sequence[Job], console: Console) -> None:
         reason = f"  {visible(job.reason)}" if job.reason else ""
         told = Text.assemble((f"{_time(job.updated_at)}{attempt}", "dim"), reason)
         show_indented(told, console, by=_STATE_WIDTH)
+
+
+def _show_messages(found: Sequence[Foreign], console: Console) -> None:
+    console.print(Text("\nPut aside, for they were no messages of this program:", style="bold"))
+    for one in found:
+        task = visible(one.task) or "no task named"
+        told = Text.assemble((_time(one.at), "dim"), f"  {task}: {visible(one.reason)}, {one.size:,} bytes")
+        show_indented(told, console, by=2)
+
+
+async def _show_pause(store: Jobs, console: Console) -> None:
+    if paused := await store.paused():
+        console.print(Text(f"The whole fleet is paused: {visible(paused)}", style="yellow"))
+        console.print(Text("`kimi-review resume` ends that."))
 
 
 def _style(state: State) -> str:

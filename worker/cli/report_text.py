@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
-from rich.padding import Padding
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,10 @@ from worker.core.report import Report, Usage
 _COLOURS = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "blue"}
 _SHOWN_ROWS = 20
 _SHOWN_CHUNKS = 40
+_INDENT = 9
+"""Under the severity's word and a space."""
+_NARROWEST = 30
+"""A terminal narrower than this gets lines that are longer than it."""
 
 
 def open_console(*, file: TextIO | None = None, is_error: bool = False) -> Console:
@@ -48,12 +51,14 @@ def show_report(report: Report, console: Console, *, seconds: float | None = Non
             _show_finding(finding, console)
     console.print()
     _show_ledger(report.ledger, console, verb="reviewed")
-    console.print(_usage(report.usage, seconds))
+    parts = _usage(report.usage, seconds, is_free=report.is_standin)
+    for line in _joined(parts, width=console.width):
+        console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def show_plan(plan: Plan, console: Console) -> None:
     """What would be sent, and what would not."""
-    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
     for name, justify in (("Chunk", "left"), ("Input tokens", "right"), ("Lines", "right"), ("Files", "left")):
         table.add_column(name, justify="right" if justify == "right" else "left")
     for chunk in plan.chunks[:_SHOWN_CHUNKS]:
@@ -64,10 +69,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     if len(plan.chunks) > _SHOWN_CHUNKS:
         console.print(f"… and {len(plan.chunks) - _SHOWN_CHUNKS} more chunks; --format json lists them all.")
     total = sum(chunk.input_tokens for chunk in plan.chunks)
-    console.print(
-        f"{_count(len(plan.chunks), 'request')}, {total:,} input tokens in all;"
-        f" window {plan.window_tokens:,}, of which {plan.output_tokens:,} are kept for the answer."
-    )
+    console.print(f"\n{_count(len(plan.chunks), 'request')}, {total:,} input tokens in all.")
+    console.print(f"Window {plan.window_tokens:,} tokens, of which {plan.output_tokens:,} are kept for the answer.")
     _show_ledger(plan.ledger, console, verb="would be reviewed")
 
 
@@ -92,12 +95,14 @@ def _show_finding(finding: Finding, console: Console) -> None:
             (visible(finding.title), "bold"),
         )
     )
-    console.print(Padding(Text.assemble((place, "cyan"), (f"  {visible(finding.category)}", "dim")), (0, 0, 0, 9)))
-    body: list[RenderableType] = [Text(visible(finding.body))] if finding.body else []
+    show_indented(Text.assemble((place, "cyan"), (f"  {visible(finding.category)}", "dim")), console, by=_INDENT)
+    if finding.body:
+        show_indented(Text(visible(finding.body)), console, by=_INDENT)
     if finding.suggestion:
-        body.append(Text(visible(finding.suggestion), style="green"))
-    for part in body:
-        console.print(Padding(part, (0, 0, 0, 9)))
+        show_indented(Text("Suggested:", style="dim"), console, by=_INDENT)
+        # Code is copied: it is never wrapped.
+        for line in visible(finding.suggestion).rstrip("\n").split("\n"):
+            console.print(Text(" " * _INDENT + line, style="green"), soft_wrap=True)
 
 
 def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
@@ -107,7 +112,8 @@ def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
     )
     if not ledger.not_reviewed:
         return
-    table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False)
+    table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
+    console.print()
     table.add_column("Not reviewed")
     table.add_column("Lines", justify="right")
     table.add_column("Why")
@@ -118,19 +124,38 @@ def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
         console.print(f"… and {len(ledger.not_reviewed) - _SHOWN_ROWS} more; --format json lists them all.")
 
 
-def _usage(usage: Usage, seconds: float | None) -> Text:
+def _usage(usage: Usage, seconds: float | None, *, is_free: bool) -> list[str]:
     parts = [
         _count(usage.requests, "request"),
         f"{usage.input_tokens:,} input tokens" + (f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""),
         f"{usage.output_tokens:,} output tokens",
     ]
-    if usage.cost_usd is not None:
+    if usage.cost_usd is not None and not is_free:
         parts.append(f"${usage.cost_usd:.4f}")
     if usage.is_estimated:
         parts.append("partly estimated")
     if seconds is not None:
         parts.append(f"{seconds:.1f} s")
-    return Text(" · ".join(parts), style="dim")
+    return parts
+
+
+def show_indented(text: Text, console: Console, *, by: int) -> None:
+    """`text` wrapped within the console's width, each line `by` spaces in, with no spaces at the end."""
+    for line in text.wrap(console, max(_NARROWEST, console.width - by)):
+        line.rstrip()
+        console.print(Text(" " * by).append_text(line), soft_wrap=True)
+
+
+def _joined(parts: list[str], *, width: int) -> list[str]:
+    """`parts` with dots between them, broken between parts alone."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} · {part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
 
 
 def _count(number: int, noun: str) -> str:

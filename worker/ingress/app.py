@@ -121,7 +121,8 @@ class _Pages:
         """Log what changed: probes come every few seconds."""
         if problem != self._problems.get(name, ""):
             if problem:
-                log.warning("check.failed", check=name, error=problem)
+                # Until it passed once, the service is only starting.
+                (log.warning if name in self._problems else log.info)("check.failed", check=name, error=problem)
             else:
                 log.info("check.passed", check=name)
         self._problems[name] = problem

@@ -92,7 +92,7 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     summary = "" if posted.has_summary else summary_text(report, publishing.voice, raised=posted.earlier)
     for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
         await run.post(batch)
-    done = f"posted {len(missing)} comments" + ("" if posted.has_summary else " and the summary")
+    done = f"posted {_comments(len(missing))}" + ("" if posted.has_summary else " and the summary")
     if posted.has_summary and not missing:
         done = "everything was posted before"
     await jobs.advance(claim, State.DONE, reason=done)
@@ -182,7 +182,7 @@ class _Run:
         record = {"summary": self.known.has_summary, "fingerprints": sorted(self.known.fingerprints)}
         await self.publishing.jobs.save(self.claim, POSTED, json.dumps(record).encode())
         await self.publishing.jobs.decided(
-            self.claim.job.id, "review.posted", f"{batch.fingerprint}, {len(batch.comments)} comments"
+            self.claim.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
         )
 
     def _marked(self, text: str, fingerprint: str) -> str:
@@ -209,3 +209,7 @@ def _known(record: bytes | None) -> Posted:
         return Posted()
     said = json.loads(record)
     return Posted(has_summary=bool(said["summary"]), fingerprints=frozenset(said["fingerprints"]))
+
+
+def _comments(number: int) -> str:
+    return f"{number} comment{'' if number == 1 else 's'}"
