@@ -57,4 +57,5 @@ async def list_foreign(client: redis.asyncio.Redis, *, limit: int = 100) -> Sequ
     """The newest first."""
     with answering():
         rows = await client.lrange(KEY, 0, limit - 1)
-    return [Foreign(**json.loads(row)) for row in rows]
+    found = [json.loads(row) for row in rows]
+    return [Foreign(task=one["task"], reason=one["reason"], size=one["size"], at=one["at"]) for one in found]

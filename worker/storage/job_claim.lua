@@ -7,8 +7,8 @@ local job = hash(key)
 if not job.state then
   return {'', 'there is no such job'}
 end
-if tonumber(job.version) > VERSION then
-  return {'', 'written by a newer version of this program: upgrade this worker'}
+if tonumber(job.version or '1') > VERSION or not STATES[job.state] then
+  return {'', 'it is ' .. job.state .. ', written by a newer version of this program: upgrade this worker'}
 end
 if FINAL[job.state] then
   return {'', 'already ' .. job.state}
@@ -33,7 +33,7 @@ if tonumber(job.generation) < tonumber(current.generation or '0') then
   move(id, job, 'superseded', 'a newer head was accepted: ' .. newer)
   return {'', 'superseded by ' .. newer}
 end
-if tonumber(job.not_before) > NOW then
+if tonumber(job.not_before or '0') > NOW then
   return {'', 'not before ' .. job.not_before}
 end
 -- A deferred job goes on where it stopped.
@@ -52,7 +52,7 @@ end
 -- A store that was emptied must not give out again a token that somebody still holds: it counts on from the time.
 redis.call('SET', P .. ':token', string.format('%.0f', NOW * 1000), 'NX')
 job.token = string.format('%.0f', redis.call('INCR', P .. ':token'))
-job.attempt = tostring(tonumber(job.attempt) + 1)
+job.attempt = tostring(tonumber(job.attempt or '0') + 1)
 job.lease_until = stamp(NOW + lease_s)
 job.worker = worker
 redis.call('HSET', key, 'token', job.token, 'attempt', job.attempt, 'worker', worker, 'nonce', nonce)

@@ -40,6 +40,10 @@ local MAX_DEATHS = 3
 -- So many open jobs of one repository go first; those beyond them let other repositories pass.
 local CROWD = 10
 
+local STATES = {
+  queued = true, running = true, reviewed = true, publishing = true, done = true, skipped = true, superseded = true,
+  deferred = true, failed = true,
+}
 local FINAL = {done = true, skipped = true, superseded = true, failed = true}
 
 local function stamp(seconds)

@@ -28,6 +28,12 @@ SPREAD = 0.1
 LONGEST_SPREAD_S = 300.0
 
 
+KNOWN_STATES = frozenset(State)
+KNOWN_STAGES = frozenset(Stage)
+KNOWN_PRIORITIES = frozenset(Priority)
+"""While a fleet is being upgraded, a newer program may have written others: those are for newer workers."""
+
+
 class RedisJobs:
     """Implements `ports.Jobs`. One instance per event loop; the caller closes the client."""
 
@@ -53,7 +59,7 @@ class RedisJobs:
             "1" if intent.force else "",
         )
         priority = Priority(_text(given[0])) if given else intent.priority
-        return Accepted(job=_text(job), state=State(_text(state)), is_new=is_new == b"1", priority=priority)
+        return Accepted(job=_text(job), state=_state(_text(state)), is_new=is_new == b"1", priority=priority)
 
     async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
         names = ",".join(state.value for state in states)
@@ -106,7 +112,8 @@ class RedisJobs:
         with answering():
             rows = await self._client.lrange(self._key("job", job_id, "log"), 0, -1)
         lines = [json.loads(_text(row)) for row in rows]
-        return [Decision(at=float(at), event=event, detail=detail) for at, event, detail in lines]
+        # A newer program may have added to a line's end.
+        return [Decision(at=float(at), event=event, detail=detail) for at, event, detail, *_ in lines]
 
     async def get(self, job_id: str) -> Job | None:
         return next(iter(await self._read([job_id])), None)
@@ -151,6 +158,7 @@ class RedisJobs:
         return [
             Due(job=_text(job), stage=Stage(_text(stage)), priority=priority)
             for job, stage in zip(flat[::2], flat[1::2], strict=True)
+            if _text(stage) in KNOWN_STAGES
         ]
 
     async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
@@ -158,6 +166,7 @@ class RedisJobs:
         return [
             Due(job=job, stage=Stage(stage), priority=Priority(priority))
             for job, stage, priority in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            if stage in KNOWN_STAGES and priority in KNOWN_PRIORITIES
         ]
 
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
@@ -234,6 +243,11 @@ def _bytes(value: bytes | str) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8")
 
 
+def _state(told: str) -> State:
+    """A state that only a newer program knows is shown as one that waits, since here nobody may work on it."""
+    return State(told) if told in KNOWN_STATES else State.DEFERRED
+
+
 def _job(record: Mapping[bytes, bytes]) -> Job:
     """Build the value from what is stored; fields that a newer program wrote are left alone."""
 
@@ -243,13 +257,15 @@ def _job(record: Mapping[bytes, bytes]) -> Job:
     def number(name: bytes) -> float:
         return float(record.get(name) or 0)
 
+    told, priority = text(b"state"), text(b"priority")
+    state = _state(told)
     return Job(
         id=text(b"id"),
         ref=ChangeRef(forge=text(b"forge"), repository=text(b"repository"), number=int(number(b"number"))),
         head=text(b"head"),
-        priority=Priority(text(b"priority")),
-        state=State(text(b"state")),
-        reason=text(b"reason"),
+        priority=Priority(priority) if priority in KNOWN_PRIORITIES else Priority.INTERACTIVE,
+        state=state,
+        reason=text(b"reason") if state == told else f"{told}: a newer version of this program knows what that is",
         attempt=int(number(b"attempt")),
         generation=int(number(b"generation")),
         not_before=number(b"not_before"),
