@@ -29,6 +29,7 @@ from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.finding import Severity
 from worker.core.job import Intent, Job, Stage, State
+from worker.core.markdown import visible
 from worker.core.masking import mask
 from worker.core.planning.plan import plan_as_json
 from worker.core.report import Report
@@ -92,6 +93,8 @@ def review(
             ref = _named(url, settings)
             report = asyncio.run(_review_dry(installation, ref)) if dry_run else _review_and_post(installation, ref)
     _tell(report, format, output, seconds=time.monotonic() - started)
+    if format is ReportFormat.TEXT:
+        _tell_next(report, url, is_dry=dry_run)
     sys.exit(_exit_code(report, fail_on))
 
 
@@ -225,6 +228,22 @@ def _tell(report: Report, format: ReportFormat, output: Path | None, *, seconds:
         case ReportFormat.TEXT:
             with _console(output) as console:
                 show_report(report, console, seconds=seconds)
+
+
+def _tell_next(report: Report, url: str | None, *, is_dry: bool) -> None:
+    """What the reader may do now, after a report on the terminal."""
+    console = open_console()
+    console.print()
+    if not report.is_complete:
+        console.print("Not every changed line was reviewed, so the exit code is 3.")
+    if url is None:
+        console.print("Next: --format html --output review.html for a browser; --fail-on high for a script.")
+    elif is_dry:
+        console.print("Nothing was posted. Next: the same without --dry-run.")
+    else:
+        console.print(
+            f"It stands on the change. Next: `kimi-review why {visible(url)}` for every step.", soft_wrap=True
+        )
 
 
 @contextmanager

@@ -257,13 +257,24 @@ def _row(row: NotReviewed, mask: Mask | None) -> str:
 
 
 def _next_step(report: Report, chosen: Selection) -> str:
+    said: list[str] = []
     if not report.is_complete:
-        return "What was not reviewed needs a person's eyes, or another run once the reason is gone."
+        failed = [row for row in report.ledger.not_reviewed if not row.is_by_rule and row.lines]
+        if not failed:
+            said.append("What was not reviewed was left out by a rule, and another run would leave it out again.")
+        elif len(failed) == len(report.ledger.not_reviewed):
+            said.append("What was not reviewed needs a person's eyes, or another run once the reason is gone.")
+        else:
+            lines = _number(sum(row.lines for row in failed), "line")
+            said.append(
+                f"A rule left out some of it; the other {lines} not reviewed need a person's eyes, or another run once"
+                " the reason is gone."
+            )
     if chosen.shown:
-        return (
+        said.append(
             "Each finding is a claim to check. A push to this branch is reviewed anew; what was said is not repeated."
         )
-    return ""
+    return " ".join(said)
 
 
 def _footer(report: Report) -> str:

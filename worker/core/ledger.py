@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RULE_REASONS = frozenset(
+    {
+        "excluded by REVIEW_EXCLUDE",
+        "outside REVIEW_INCLUDE",
+        "binary file",
+        "Git LFS pointer",
+        "generated file (linguist-generated in .gitattributes)",
+        "vendored file (linguist-vendored in .gitattributes)",
+        "lock file",
+        "generated file",
+        "vendored file",
+        "minified file",
+        "data dump",
+    }
+)
+"""The reasons that a rule gives (`planning/rules.py`): meant to be so. Every other one is a failure or a limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotReviewed:
@@ -13,6 +30,11 @@ class NotReviewed:
     reason: str
     """In words, for the reader of the review: "lock file", "generated file", "budget"."""
     lines: int
+
+    @property
+    def is_by_rule(self) -> bool:
+        """Left out on purpose: another run would leave it out again."""
+        return self.reason in RULE_REASONS
 
 
 @dataclass(frozen=True, slots=True)

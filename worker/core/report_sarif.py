@@ -134,7 +134,7 @@ def _artifact(path: str) -> dict[str, str]:
 def _left_out(row: NotReviewed) -> dict[str, Any]:
     return {
         "descriptor": {"id": NOT_REVIEWED},
-        "level": "warning",
+        "level": "note" if row.is_by_rule else "warning",
         "message": {"text": f"{row.lines:,} changed lines not reviewed: {visible(row.reason)}"},
         "locations": [{"physicalLocation": {"artifactLocation": _artifact(row.path)}}],
     }

@@ -104,13 +104,15 @@ def test_a_finding_without_a_place_is_still_a_result() -> None:
 
 
 def test_lines_that_were_not_reviewed_make_the_run_no_success_and_are_named() -> None:
-    ledger = Ledger(66, 10, (NotReviewed("yarn.lock", "lock file", 56),))
+    rows = (NotReviewed("yarn.lock", "lock file", 56), NotReviewed("a.py", "the model did not answer", 4))
+    ledger = Ledger(70, 10, rows)
     run = run_of(replace(REPORT, ledger=ledger, notes=("The budget was reached.",), is_standin=True))
     [invocation] = run["invocations"]
     assert invocation["executionSuccessful"] is False
     told = [(one["level"], one["message"]["text"]) for one in invocation["toolExecutionNotifications"]]
     assert told == [
-        ("warning", "56 changed lines not reviewed: lock file"),
+        ("note", "56 changed lines not reviewed: lock file"),
+        ("warning", "4 changed lines not reviewed: the model did not answer"),
         ("note", "A stand-in with a few fixed checks wrote this; no model took part."),
         ("note", "The budget was reached."),
     ]

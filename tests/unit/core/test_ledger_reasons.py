@@ -1,0 +1,36 @@
+"""What a rule leaves out is told apart from what failed, in the ledger and in the words of a review."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.unit.core.test_report_sarif import REPORT
+from worker.core.comments import Voice, summary_text
+from worker.core.ledger import RULE_REASONS, Ledger, NotReviewed
+from worker.core.planning.rules import RULES
+
+LOCK = NotReviewed("package-lock.json", "lock file", 56)
+FAILED = NotReviewed("src/a.py", "the model did not answer", 4)
+
+
+def said(*rows: NotReviewed) -> str:
+    left_out = sum(row.lines for row in rows)
+    return summary_text(replace(REPORT, ledger=Ledger(1204 + left_out, 1204, rows)), Voice())
+
+
+def test_the_reasons_of_the_rules_are_exactly_those_that_count_as_a_rule() -> None:
+    given = {word for rule in RULES for word in rule.__code__.co_consts if isinstance(word, str)}
+    assert given >= RULE_REASONS
+    assert all(RULE_REASONS.intersection(rule.__code__.co_consts) for rule in RULES)
+
+
+def test_files_that_a_rule_leaves_out_ask_for_no_other_run() -> None:
+    text = said(LOCK)
+    assert "1,204 of 1,260 changed lines reviewed; not reviewed: package-lock.json (lock file, 56)" in text
+    assert "left out by a rule" in text
+    assert "person's eyes" not in text
+
+
+def test_what_failed_needs_a_person_or_another_run() -> None:
+    assert "What was not reviewed needs a person's eyes" in said(FAILED)
+    assert "the other 4 lines not reviewed need a person's eyes" in said(LOCK, FAILED)
