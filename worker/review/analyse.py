@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,7 +20,7 @@ from worker.core.exchange import Answer, Prompt
 from worker.core.finding import Claim
 from worker.core.planning.plan import Chunk
 from worker.core.report import Usage
-from worker.ports import Flow, Model
+from worker.review.asking import Asking
 from worker.review.records import UNIT, SavedAnswer
 
 log = structlog.get_logger()
@@ -86,20 +86,15 @@ async def analyse(
     chunks: tuple[Chunk, ...],
     *,
     workshop: Workshop,
-    model: Model,
-    flow: Flow,
-    saved: Mapping[str, bytes],
-    save: Callable[[str, bytes], Awaitable[None]],
-    check_current: Callable[[], Awaitable[None]],
+    asking: Asking,
     at_once: int,
 ) -> Analysis:
     """Send every chunk that has no saved answer, at most `at_once` waiting or in flight.
 
-    A chunk that fails is named in `outcomes`; the others go on. `check_current` is awaited before
-    each request and raises `Superseded` or `LeaseLost` to end everything. Raises `Refused` and
-    `NotNow` as they come (what was answered stays saved), but `BudgetReached` ends the sending alone.
+    A chunk that fails is named in `outcomes`; the others go on. Raises `Superseded` and `LeaseLost`, and
+    `Refused` and `NotNow` as they come (what was answered stays saved); `BudgetReached` ends the sending alone.
     """
-    run = _Run(Analysis(), workshop, model, flow, saved, save, check_current, asyncio.Semaphore(at_once))
+    run = _Run(Analysis(), workshop, asking, asyncio.Semaphore(at_once))
     try:
         async with asyncio.TaskGroup() as group:
             for chunk in chunks:
@@ -114,11 +109,7 @@ async def analyse(
 class _Run:
     analysis: Analysis
     workshop: Workshop
-    model: Model
-    flow: Flow
-    saved: Mapping[str, bytes]
-    save: Callable[[str, bytes], Awaitable[None]]
-    check_current: Callable[[], Awaitable[None]]
+    asking: Asking
     gate: asyncio.Semaphore
 
     async def one(self, chunk: Chunk) -> None:
@@ -130,12 +121,12 @@ class _Run:
     async def step(self, chunk: Chunk) -> tuple[Chunk, ...]:
         """Settle one chunk, or return the smaller ones that take its place."""
         name = f"{UNIT}{chunk.id}"
-        if (record := self.saved.get(name)) is not None:
+        if (record := self.asking.saved.get(name)) is not None:
             return self.replay(chunk, SavedAnswer.load(record))
         if self.analysis.is_out_of_budget:
             self.analysis.failed(chunk, BUDGET)
             return ()
-        await self.check_current()
+        await self.asking.check_current()
         try:
             return await self.ask(chunk, name)
         except AnswerCutOff as error:
@@ -161,7 +152,7 @@ class _Run:
             answer = await self.complete(chunk)
             read = await asyncio.to_thread(read_findings, answer.text)
             if read.is_whole and not read.is_cut:
-                await self.save(name, SavedAnswer.of(answer).dump())
+                await self.asking.save(name, SavedAnswer.of(answer).dump())
                 self.analysis.answered(chunk, read.claims, answer)
                 return ()
             self.analysis.credit(answer)
@@ -173,7 +164,7 @@ class _Run:
     async def complete(self, chunk: Chunk) -> Answer:
         try:
             prompt = await self.workshop.render(chunk)
-            answer = await self.model.complete(prompt, flow=self.flow)
+            answer = await self.asking.model.complete(prompt, flow=self.asking.flow)
             await self.workshop.learn(prompt, answer)
             return answer
         except AnswerCutOff as error:
@@ -183,7 +174,7 @@ class _Run:
                 raise
             log.info("chunk.cap_raised", chunk=chunk.id, max_output_tokens=roomier.max_output_tokens)
         try:
-            return await self.model.complete(await self.workshop.render(roomier), flow=self.flow)
+            return await self.asking.model.complete(await self.workshop.render(roomier), flow=self.asking.flow)
         except AnswerCutOff as error:
             self.analysis.pay(error.usage)
             raise
@@ -198,7 +189,7 @@ class _Run:
             self.analysis.failed(chunk, reason, keeping)
             return ()
         log.info("chunk.split", chunk=chunk.id, reason=reason, parts=len(parts))
-        await self.save(name, SavedAnswer.split().dump())
+        await self.asking.save(name, SavedAnswer.split().dump())
         return parts
 
     def replay(self, chunk: Chunk, saved: SavedAnswer) -> tuple[Chunk, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -10,12 +9,12 @@ import structlog
 from worker.core import markdown
 from worker.core.answers import read_summary
 from worker.core.errors import AnswerCutOff, LeaseLost, ReviewError, Superseded
-from worker.core.exchange import Answer, Prompt
+from worker.core.exchange import Prompt
 from worker.core.planning.identity import name_of
 from worker.core.planning.left_out import SUMMARY_CHARACTERS
 from worker.core.report import Usage
-from worker.ports import Flow, Model
-from worker.review.records import SUMMARY, SavedAnswer
+from worker.review.asking import Asking
+from worker.review.records import SUMMARY
 
 log = structlog.get_logger()
 
@@ -28,23 +27,14 @@ class Described:
     usage: Usage = field(default_factory=Usage)
 
 
-async def describe(
-    render: Callable[[], Prompt],
-    *,
-    model: Model,
-    flow: Flow,
-    saved: Mapping[str, bytes],
-    save: Callable[[str, bytes], Awaitable[None]],
-    check_current: Callable[[], Awaitable[None]],
-) -> Described:
+async def describe(prompt: Prompt, *, asking: Asking) -> Described:
     """Ask once what was left out; an answer that does not come is logged and missed by nobody.
 
     Raises only what says that the review is no longer ours: `Superseded`, `LeaseLost`.
     """
-    prompt = render()
     name = f"{SUMMARY}{name_of(prompt.user)}"
     try:
-        answer = await _asked(prompt, name, model, flow, saved, save, check_current)
+        answer = await asking.once(name, lambda: prompt)
     except (Superseded, LeaseLost):
         raise
     except ReviewError as error:
@@ -58,20 +48,3 @@ async def describe(
         return Described(usage=answer.usage)
     said = markdown.cut(summary, SUMMARY_CHARACTERS)
     return Described((f"What was not reviewed seems to contain: {said}",), answer.usage)
-
-
-async def _asked(
-    prompt: Prompt,
-    name: str,
-    model: Model,
-    flow: Flow,
-    saved: Mapping[str, bytes],
-    save: Callable[[str, bytes], Awaitable[None]],
-    check_current: Callable[[], Awaitable[None]],
-) -> Answer:
-    if (record := saved.get(name)) is not None:
-        return SavedAnswer.load(record).answer()
-    await check_current()
-    answer = await model.complete(prompt, flow=flow)
-    await save(name, SavedAnswer.of(answer).dump())
-    return answer

@@ -24,6 +24,7 @@ from worker.core.verdict import Candidate, render_candidates
 from worker.core.words import Words
 from worker.ports import Model, Tree
 from worker.review.analyse import Analysis, Workshop, analyse
+from worker.review.asking import Asking
 from worker.review.describe import Described, describe
 from worker.review.planning import Planned, Planning, Subject
 from worker.review.records import PLANNED, dump_factor, load_factor
@@ -88,14 +89,11 @@ class Examiner:
             changed_lines=plan.ledger.changed_lines,
             planned_lines=plan.ledger.reviewed_lines,
         )
+        asking = Asking(self.model, subject.flow, saved, save, check_current)
         analysis = await analyse(
             by_importance(plan.chunks),
             workshop=self._workshop(planned, planning),
-            model=self.model,
-            flow=subject.flow,
-            saved=saved,
-            save=save,
-            check_current=check_current,
+            asking=asking,
             at_once=self.at_once,
         )
         nothing_answered = not any(reason is None for _, reason in analysis.outcomes.values())
@@ -109,21 +107,13 @@ class Examiner:
                 anchored,
                 files,
                 render=functools.partial(self._render_candidates, subject=subject, words=self.verdict_words),
-                model=self.model,
-                flow=subject.flow,
-                saved=saved,
-                save=save,
-                check_current=check_current,
+                asking=asking,
             )
         described = Described()
         if self.summary_words is not None and plan.unpaid and not analysis.is_out_of_budget:
             described = await describe(
-                functools.partial(self._render_left_out, plan=plan, subject=subject, words=self.summary_words),
-                model=self.model,
-                flow=subject.flow,
-                saved=saved,
-                save=save,
-                check_current=check_current,
+                self._render_left_out(plan=plan, subject=subject, words=self.summary_words),
+                asking=asking,
             )
         return replace(
             self._report(subject, snapshot, analysis, answered(plan, analysis.outcomes)),

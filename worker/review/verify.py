@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,8 +14,8 @@ from worker.core.errors import AnswerCutOff, BudgetReached, ContentFiltered, Not
 from worker.core.exchange import Answer, Prompt
 from worker.core.finding import Finding
 from worker.core.verdict import Candidate, candidates, standing
-from worker.ports import Flow, Model
-from worker.review.records import VERDICTS, SavedAnswer
+from worker.review.asking import Asking
+from worker.review.records import VERDICTS
 
 log = structlog.get_logger()
 
@@ -37,11 +38,7 @@ async def verify(
     files: Mapping[str, FileDiff],
     *,
     render: Callable[[Sequence[Candidate]], Prompt],
-    model: Model,
-    flow: Flow,
-    saved: Mapping[str, bytes],
-    save: Callable[[str, bytes], Awaitable[None]],
-    check_current: Callable[[], Awaitable[None]],
+    asking: Asking,
 ) -> Verified:
     """Have each finding judged once; a failed second look refutes nothing and is said in `notes`."""
     verified = Verified()
@@ -49,38 +46,24 @@ async def verify(
         numbered = candidates(findings[start : start + AT_ONCE], files)
         name = f"{VERDICTS}{_names(numbered)}"
         try:
-            answer = await _judged(name, numbered, render, model, flow, saved, save, check_current)
+            answer = await asking.once(name, functools.partial(render, numbered))
         except (Transient, NotNow, BudgetReached, AnswerCutOff, RequestTooLong, ContentFiltered) as error:
             log.warning("verdicts.missing", candidates=len(numbered), error=str(error))
             verified.kept += [each.finding for each in numbered]
             verified.notes += [note for note in [UNVERIFIED] if note not in verified.notes]
             continue
-        kept, refuted = standing(numbered, read_verdicts(answer.text).verdicts)
+        verified.answers.append(answer)
+        read = read_verdicts(answer.text)
+        if not read.is_whole:
+            log.warning("verdicts.missing", candidates=len(numbered), error="the answer could not be read")
+            verified.notes += [note for note in [UNVERIFIED] if note not in verified.notes]
+        kept, refuted = standing(numbered, read.verdicts)
         verified.kept += kept
         verified.refuted += refuted
-        verified.answers.append(answer)
     return verified
 
 
 UNVERIFIED = "The second look at the findings did not come about; some of them may be wrong."
-
-
-async def _judged(
-    name: str,
-    numbered: Sequence[Candidate],
-    render: Callable[[Sequence[Candidate]], Prompt],
-    model: Model,
-    flow: Flow,
-    saved: Mapping[str, bytes],
-    save: Callable[[str, bytes], Awaitable[None]],
-    check_current: Callable[[], Awaitable[None]],
-) -> Answer:
-    if (record := saved.get(name)) is not None:
-        return SavedAnswer.load(record).answer()
-    await check_current()
-    answer = await model.complete(render(numbered), flow=flow)
-    await save(name, SavedAnswer.of(answer).dump())
-    return answer
 
 
 def _names(numbered: Sequence[Candidate]) -> str:

@@ -1,4 +1,4 @@
-"""One hunk → smaller hunks, each with a correct header of its own."""
+"""One hunk → smaller hunks, each with a correct header of its own; lines are counted in C, not touched one by one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from collections.abc import Sequence
 from worker.core.diff.model import Hunk
 
 
-def split_hunk(hunk: Hunk, at: Sequence[int]) -> tuple[Hunk, ...]:
-    """Cut `hunk` before each line whose index (from 0, as `hunk.lines()` yields them) is in `at`.
+def cut_at(hunk: Hunk, offsets: Sequence[int]) -> tuple[Hunk, ...]:
+    """Cut `hunk` at ascending `offsets` into its body, each the start of a line; the body's end may be one of them.
 
-    A `\\ No newline` row belongs to the line before it. Indices outside 1 … number of lines - 1 and
-    repeated ones make no piece. The bodies of the pieces, put together, are `hunk.body`.
+    A `\\ No newline` row belongs to the line before it. The bodies of the pieces, put together, are `hunk.body`.
     """
-    rows = hunk.body.split(b"\n")
-    rows.pop()
-    starts = _row_of_line(rows, at)
-    if not starts:
-        return (hunk,)
     # git writes the number of the line before where a side has no line, so the count starts one later.
     old = hunk.old_start + (hunk.old_lines == 0)
     new = hunk.new_start + (hunk.new_lines == 0)
     pieces = []
-    for start, end in zip([0, *starts], [*starts, len(rows)], strict=True):
-        body = b"\n".join(rows[start:end]) + b"\n"
-        marked = b"\n" + body
-        added, removed = marked.count(b"\n+"), marked.count(b"\n-")
-        context = end - start - added - removed - marked.count(b"\n\\")
+    start = 0
+    for end in [*(offset for offset in offsets if offset < len(hunk.body)), len(hunk.body)]:
+        body = hunk.body[start:end]
+        added = body.count(b"\n+") + (body[:1] == b"+")
+        removed = body.count(b"\n-") + (body[:1] == b"-")
+        notes = body.count(b"\n\\")
+        context = body.count(b"\n") - added - removed - notes
         old_lines, new_lines = context + removed, context + added
         pieces.append(
             Hunk(
@@ -42,19 +38,5 @@ def split_hunk(hunk: Hunk, at: Sequence[int]) -> tuple[Hunk, ...]:
         )
         old += old_lines
         new += new_lines
+        start = end
     return tuple(pieces)
-
-
-def _row_of_line(rows: list[bytes], at: Sequence[int]) -> list[int]:
-    """Indices of lines → indices of rows, sorted; they differ by the `\\ No newline` rows before."""
-    notes = [index for index, row in enumerate(rows) if row.startswith(b"\\")]
-    lines = len(rows) - len(notes)
-    starts = []
-    for line in sorted(set(at)):
-        if 0 < line < lines:
-            row = line
-            for note in notes:
-                if note <= row:
-                    row += 1
-            starts.append(row)
-    return starts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk
-from worker.core.planning.cutting import cut_at
+from worker.core.diff.split import cut_at
 from worker.core.planning.rendering import opening_text, raw_header, raw_size, raw_sizes, rows_gain
 from worker.core.planning.showing import is_plain
 from worker.core.planning.tokens import Counter, Size, total
@@ -83,7 +83,7 @@ def parts_of(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
         (part,) = measured([hunk], count)
         if part.size.fits(limit):
             return [part]
-    ruler = _Ruler(hunk, count, block_bytes=max(200, limit.tokens // 5))
+    ruler = _Ruler(hunk, count, block_bytes=max(200, limit.tokens // 10))
     cuts: list[int] = []
     sizes: list[Size] = []
     start = 0
@@ -133,7 +133,7 @@ def halve(hunk: Hunk, count: Counter) -> tuple[Part, ...]:
 def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
     if room.tokens <= 0:
         return None
-    ruler = _Ruler(hunk, count, block_bytes=max(200, room.tokens // 5))
+    ruler = _Ruler(hunk, count, block_bytes=max(200, room.tokens // 10))
     at, size = ruler.fill(0, room)
     if not size.fits(room) or at >= len(hunk.body):
         return None
@@ -146,8 +146,8 @@ def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
 class _Ruler:
     """Measures runs of one hunk's lines, by offsets into its body at which a line begins.
 
-    Lines are counted in blocks; single ones only where a part ends. A `\\ No newline` row belongs to the
-    line before it.
+    Lines are counted in blocks, of which a part holds forty or so; single ones only in a block that is more
+    than a part by itself. A `\\ No newline` row belongs to the line before it.
     """
 
     def __init__(self, hunk: Hunk, count: Counter, *, block_bytes: int) -> None:
@@ -178,14 +178,16 @@ class _Ruler:
             block += 1
         else:
             return at, used
-        rows = self._rows(at, self._ends[block])
-        for row, size in zip(rows, self._measured(rows), strict=True):
-            if at > start and not (used + size).fits(limit):
-                break
-            used += size
-            at += len(row)
-            if not used.fits(limit):
-                return at, used
+        if at == start:
+            # Not even one block fits: the lines of it that do, one at least.
+            rows = self._rows(at, self._ends[block])
+            for row, size in zip(rows, self._measured(rows), strict=True):
+                if at > start and not (used + size).fits(limit):
+                    break
+                used += size
+                at += len(row)
+                if not used.fits(limit):
+                    return at, used
         border = self._border(start, at)
         return border, used - self._measured([self._body[border:at]])[0] if border < at else used
 

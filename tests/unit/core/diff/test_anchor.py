@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.git_repository import GitRepository
+from tests.fakes.hunks import split_hunk
 from worker.core.diff.anchor import is_valid, resolve
 from worker.core.diff.model import FileDiff, Line
 from worker.core.diff.parse import parse_diff
-from worker.core.diff.split import split_hunk
 from worker.core.finding import Anchor, Claim, Severity
 
 DIFF = b"""diff --git a/x.py b/x.py

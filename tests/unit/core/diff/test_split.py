@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.git_repository import GitRepository
+from tests.fakes.hunks import split_hunk
 from worker.core.diff.model import Hunk
 from worker.core.diff.parse import parse_diff
-from worker.core.diff.split import split_hunk
 
 rows = st.lists(
     st.tuples(st.sampled_from("+- "), st.binary(max_size=4).map(lambda text: text.replace(b"\n", b"@"))), min_size=1
