@@ -104,3 +104,16 @@ def test_a_service_that_was_killed_whole_goes_on_where_it_was_when_it_is_started
     place.program.start()
     place.program.await_state(job, "done", within_s=60)
     place.assert_one_review(number)
+
+
+def test_an_embedded_redis_that_is_killed_is_started_again_and_the_review_goes_on(place: Town) -> None:
+    number = place.change("def total(items, seen=[]):\n    return 'and its store'\n")
+    place.kimi.script(Fault(delay_s=1.5))
+    asked = len(place.kimi.requests)
+    job = place.job_of(number)
+    until(lambda: len(place.kimi.requests) > asked, "the model was asked", log=lambda: place.program.log)
+    os.kill(int((place.program.folder / "home" / "redis" / "server.pid").read_text()), signal.SIGKILL)
+    until(lambda: "redis.restarted" in place.program.log, "started again", log=lambda: place.program.log)
+    until(place.program.is_ready, "ready again", log=lambda: place.program.log)
+    place.program.await_state(job, "done", within_s=60)
+    place.assert_one_review(number)
