@@ -100,6 +100,22 @@ def test_interactive_jobs_are_taken_before_a_batch_that_came_first(redis_url: st
     play(redis_url, story)
 
 
+def test_a_new_interactive_job_is_taken_next_while_two_hundred_batch_jobs_wait(redis_url: str, tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        batch = {await scene.accept(n, Priority.BATCH) for n in range(200)}
+        with working(redis_url, tmp_path / "log", PIPELINE_THREADS="1", PIPELINE_UNITS="1", PIPELINE_UNIT_S="0.2"):
+            await scene.long_enough(BOUGHT, 3)
+            before = len(await scene.effects(BOUGHT))
+            interactive = await scene.accept(1000)
+            await scene.long_enough(BOUGHT, before + 4)
+            order = [line.split()[0] for line in await scene.effects(BOUGHT)]
+        # The one that runs, and the one that the worker had fetched: no other goes before it.
+        assert interactive in order[before : before + 3]
+        assert batch > set(order) - {interactive}
+
+    play(redis_url, story)
+
+
 def test_a_killed_workers_job_is_taken_over_and_nothing_is_bought_or_posted_twice(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -24,7 +24,8 @@ REWAKE_S = 10.0
 RESCUE_S = 3.0
 """The same for a job whose worker died: its message goes before all others, so it is taken at once or was lost."""
 TURN_S = 30.0
-"""While interactive jobs wait, a batch job goes among them so often: else a busy day would hold the night's work."""
+"""While interactive jobs wait, one job of each lower priority goes among them so often: messages are taken strictly by
+priority, and a busy day would hold up the night's work for good."""
 TELL_AGAIN_S = 300.0
 TRIM_EVERY_S = 3600.0
 RECONCILE_EVERY_S = 300.0
@@ -108,17 +109,24 @@ class Upkeep:
         return len(lost)
 
     async def _take_turn(self) -> int:
-        """Put one batch job among the interactive ones when those leave it no chance: messages go by priority."""
+        """Put one job of each lower priority among the interactive ones, when those leave them no chance."""
         now = self.clock.monotonic()
-        if self._turned_at is None or await self.wake.waiting(Priority.INTERACTIVE) == 0:
+        if self._turned_at is None or not await self._are_held_up():
             self._turned_at = now
         if now - self._turned_at < TURN_S:
             return 0
         self._turned_at = now
-        due = await self.jobs.due(Priority.BATCH, limit=1, again_s=REWAKE_S)
-        for job in due:
+        turns = [
+            *await self.jobs.due(Priority.CROWD, limit=1, again_s=REWAKE_S),
+            *await self.jobs.due(Priority.BATCH, limit=1, again_s=REWAKE_S),
+        ]
+        for job in turns:
             await self._send(replace(job, priority=Priority.INTERACTIVE))
-        return len(due)
+        return len(turns)
+
+    async def _are_held_up(self) -> bool:
+        """Whether messages wait that every worker takes before those of the batch."""
+        return await self.wake.waiting(Priority.INTERACTIVE) + await self.wake.waiting(Priority.CROWD) > 0
 
     async def _wake(self, priority: Priority) -> int:
         room = ROOM - await self.wake.waiting(priority)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from tests.fakes.clock import FakeClock
 from tests.fakes.jobs import FakeJobs
 from worker.clock import SystemClock
 from worker.core.change import ChangeRef
@@ -20,12 +21,15 @@ class Messages:
 
     reviews: list[str] = field(default_factory=list)
     publications: list[str] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
+    """Of the reviews."""
     rescues: list[str] = field(default_factory=list)
     before: int = 0
     """Messages that wait already, in each queue."""
 
     async def review(self, job_id: str, priority: Priority) -> None:
         self.reviews.append(job_id)
+        self.priorities.append(priority)
 
     async def publish(self, job_id: str, priority: Priority) -> None:
         self.publications.append(job_id)
@@ -95,6 +99,52 @@ def test_a_queue_that_is_full_enough_gets_no_more_messages() -> None:
         assert await keeper.tick() == 2
         wake.before = upkeep.ROOM
         assert await keeper.tick() == 0
+
+    asyncio.run(story())
+
+
+def test_a_batch_job_has_its_turn_among_interactive_ones_that_never_end() -> None:
+    async def story() -> None:
+        now, wake = Time(), Messages(before=upkeep.ROOM)
+        jobs = FakeJobs(now=now)
+        ref = ChangeRef("github", "a/night", 1)
+        batch = (await jobs.accept(Intent(ref, "a" * 40, priority=Priority.BATCH))).job
+        clock = FakeClock()
+        keeper = Upkeep(jobs=jobs, wake=wake, clock=clock, who="one")
+        taken: list[float] = []
+        for second in range(100):
+            if await keeper.tick():
+                taken.append(second)
+            now.at += 1
+            await clock.sleep(1)
+        assert wake.reviews == [batch] * 3
+        assert taken == [30, 60, 90]
+        assert set(wake.priorities) == {Priority.INTERACTIVE}
+        # With nobody before it, it goes the usual way.
+        wake.before = 0
+        now.at += upkeep.REWAKE_S
+        await keeper.tick()
+        assert wake.priorities[-1] is Priority.BATCH
+
+    asyncio.run(story())
+
+
+def test_a_job_whose_worker_died_goes_before_all_others_and_again_within_seconds() -> None:
+    async def story() -> None:
+        now, wake = Time(), Messages(before=upkeep.ROOM)
+        jobs = FakeJobs(now=now, lease_s=15)
+        made = await waiting_jobs(jobs, 5)
+        await claimed(jobs, made[2])
+        keeper = Upkeep(jobs=jobs, wake=wake, clock=SystemClock(), who="one")
+        await keeper.tick()
+        assert wake.rescues == []
+        now.at += 16
+        await keeper.tick()
+        await keeper.tick()
+        assert wake.rescues == [made[2]]
+        now.at += upkeep.RESCUE_S
+        await keeper.tick()
+        assert wake.rescues == [made[2]] * 2
 
     asyncio.run(story())
 
