@@ -1,4 +1,4 @@
-"""`make bench-queue`: what acceptance, waking and a job cost, on a real embedded Redis, and whether it stays flat.
+"""`make bench-queue`: deliveries through the api, jobs through a worker, what a job costs, and whether it stays flat.
 
 Prints one JSON object. The figures are of this machine, with `appendfsync always`.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import redis.asyncio
 
+from benchmarks.queue import deliveries, dispatch
 from worker.core.change import ChangeRef
 from worker.core.job import Claim, Intent, Priority, State
 from worker.storage.connection import connect
@@ -124,14 +125,15 @@ async def growth(jobs: RedisJobs, client: redis.asyncio.Redis, sizes: list[int])
     return rows
 
 
-async def run(url: str, sizes: list[int]) -> dict[str, object]:
+async def store(url: str, sizes: list[int]) -> dict[str, object]:
+    """Acceptance without HTTP, one job's whole life, and growth."""
     client = connect(url)
     try:
         jobs = RedisJobs(client)
         wake = CeleryWake(celery_app(url), client)
         result: dict[str, object] = {
             "accept": await accepted(jobs, range(2 * 10**7, 2 * 10**7 + 3000)),
-            "accept_and_wake": await accepted(jobs, range(3 * 10**7, 3 * 10**7 + 1500), wake=wake),
+            "accept_and_wake": await accepted(jobs, range(3 * 10**7, 3 * 10**7 + 3000), wake=wake),
             "one_job": await life(jobs, client, 1),
         }
         await client.flushdb()
@@ -144,9 +146,19 @@ async def run(url: str, sizes: list[int]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="100,1000,10000,100000")
-    sizes = [int(size) for size in parser.parse_args().sizes.split(",")]
-    with tempfile.TemporaryDirectory(prefix="bench-") as home, start(Path(home)) as server:
-        print(json.dumps(asyncio.run(run(server.url, sizes)), indent=1))
+    parser.add_argument("--deliveries", type=int, default=5000)
+    parser.add_argument("--jobs", type=int, default=1000)
+    given = parser.parse_args()
+    result: dict[str, object] = {}
+    for name, measure in {
+        "deliveries_through_the_api": lambda url, folder: deliveries.measure(url, folder, count=given.deliveries),
+        "dispatched_by_one_worker": lambda url, folder: dispatch.measure(url, folder, jobs=given.jobs),
+        "store": lambda url, _: asyncio.run(store(url, [int(size) for size in given.sizes.split(",")])),
+    }.items():
+        # A server of its own for each, so that none finds what another left.
+        with tempfile.TemporaryDirectory(prefix="bench-") as home, start(Path(home)) as server:
+            result[name] = measure(server.url, Path(home))
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
