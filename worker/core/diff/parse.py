@@ -103,7 +103,8 @@ class _Parser:
             if b"\x1b[" in diff[:4096]:
                 self._fail(0, "the diff has colour codes in it; write it with --no-color")
             self._fail(0, "this is no diff; pass the output of `git diff` or `diff -u`")
-        if b"Only in " in diff and not diff.startswith(b"diff --git ") and b"\ndiff --git " not in diff:
+        # In this order: what git wrote is told by its first bytes, and not searched through.
+        if not diff.startswith(b"diff --git ") and b"Only in " in diff and b"\ndiff --git " not in diff:
             left_out = _ONLY_IN.search(diff)
             if left_out:
                 self._fail(left_out.start(), "diff left a whole file out; write the diff with `diff -ruN`")
@@ -298,7 +299,7 @@ class _Parser:
     def _hunks(self, position: int) -> tuple[tuple[Hunk, ...], int]:
         """The hunks that begin at `position`, and where they end."""
         diff = self._diff
-        match, find, count = _HUNK_HEADER.match, diff.find, diff.count
+        match = _HUNK_HEADER.match
         hunks: list[Hunk] = []
         while diff.startswith(b"@@", position):
             header = match(diff, position)
@@ -308,36 +309,61 @@ class _Parser:
             old_lines = 1 if old_count is None else int(old_count)
             new_lines = 1 if new_count is None else int(new_count)
             start = header.end()
-            # No line of a body can begin with @ or d, so these two bound the body from above.
-            before = start - 1
-            if self._next_file < before:
-                self._next_file = find(b"\ndiff ", before)
-                if self._next_file < 0:
-                    self._next_file = len(diff)
-            end = find(b"\n@@ -", before, self._next_file)
-            end = (self._next_file if end < 0 else end) + 1
-            if end > len(diff):
-                end = len(diff)
-            added = count(b"\n+", before, end)
-            removed = count(b"\n-", before, end)
-            context = count(b"\n ", before, end)
-            rows = count(b"\n", start, end)
-            if rows != added + removed + context:
-                rows -= count(b"\n\\", before, end)
-            if (
-                rows != added + removed + context
-                or added + context != new_lines
-                or removed + context != old_lines
-                or diff[end - 1 : end] != b"\n"
-                or diff[start : start + 1] == b"\\"
-            ):
-                end, added, removed = self._careful_end(start, old_lines, new_lines)
+            end, added, removed = (
+                self._one_sided_end(start, old_lines, new_lines)
+                or self._end(start, old_lines, new_lines)
+                or self._careful_end(start, old_lines, new_lines)
+            )
             hunks.append(
                 Hunk(int(old_start), old_lines, int(new_start), new_lines, section, diff[start:end], added, removed)
             )
             position = end
         self._check_after_hunk(position)
         return tuple(hunks), position
+
+    def _one_sided_end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int] | None:
+        """Where the body of a new or a deleted file ends, and its added and removed lines.
+
+        None when it is another kind of hunk, or not every line up to the next file has its sign.
+        """
+        if old_lines and new_lines:
+            return None
+        end = min(self._next_file_after(start - 1) + 1, len(self._diff))
+        signs = self._diff.count(b"\n-" if old_lines else b"\n+", start - 1, end)
+        rows = self._diff.count(b"\n", start, end)
+        is_whole = rows == signs == old_lines + new_lines and self._diff[end - 1 : end] == b"\n"
+        return (end, new_lines, old_lines) if is_whole else None
+
+    def _end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int] | None:
+        """Where a body ends that is as git writes it, verified by counting; also its added and removed lines."""
+        find, count = self._diff.find, self._diff.count
+        # No line of a body can begin with @ or d, so these two bound the body from above.
+        before = start - 1
+        next_file = self._next_file_after(before)
+        end = find(b"\n@@ -", before, next_file)
+        end = min((next_file if end < 0 else end) + 1, len(self._diff))
+        added = count(b"\n+", before, end)
+        removed = count(b"\n-", before, end)
+        context = count(b"\n ", before, end)
+        rows = count(b"\n", start, end)
+        if rows != added + removed + context:
+            rows -= count(b"\n\\", before, end)
+        is_whole = (
+            rows == added + removed + context
+            and added + context == new_lines
+            and removed + context == old_lines
+            and self._diff[end - 1 : end] == b"\n"
+            and self._diff[start : start + 1] != b"\\"
+        )
+        return (end, added, removed) if is_whole else None
+
+    def _next_file_after(self, position: int) -> int:
+        """Where the line feed before the next `diff` line is; the diff's length after the last one."""
+        if self._next_file < position:
+            self._next_file = self._diff.find(b"\ndiff ", position)
+            if self._next_file < 0:
+                self._next_file = len(self._diff)
+        return self._next_file
 
     def _careful_end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int]:
         """Count line by line where a body ends; also its added and removed lines."""
