@@ -18,6 +18,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from worker.checkout import open_local
+from worker.cli.demo_history import two_commits
 from worker.cli.family import Child
 from worker.cli.report_text import open_console, show_report
 from worker.cli.setting_up import set_up
@@ -26,6 +27,7 @@ from worker.core.diff.parse import parse_diff
 from worker.core.errors import BadInput, ReviewError, Unreachable
 from worker.core.exchange import STANDIN_MODEL
 from worker.core.job import State
+from worker.core.markdown import visible
 from worker.core.report import Report
 from worker.review.records import REPORT, load_report
 from worker.settings import (
@@ -71,13 +73,25 @@ def demo(
     """Review a real range of commits: with Kimi when API_OPEN_AI_API_KEY is set, else with a stand-in."""
     settings = set_up(Role.DEMO, level="error")
     console = open_console()
-    started = time.monotonic()
     where = (repo or _this_repository()).resolve()
     if not where.is_dir():
         raise BadInput("--repo is no folder. Give the folder of a git repository.")
+    with tempfile.TemporaryDirectory(prefix="kimi-review-history-") as made:
+        _demo(settings, where, revisions, Path(made), console, is_here=repo is None)
+
+
+def _demo(
+    settings: Settings, where: Path, revisions: str | None, folder: Path, console: Console, *, is_here: bool
+) -> None:
+    started = time.monotonic()
+    shown = where.name
     chosen = asyncio.run(_choose(where, revisions))
+    if chosen is None:
+        where, base, head = two_commits(where, folder)
+        chosen, _ = asyncio.run(_look(where, f"{base}..{head}"))
+        shown = f"{shown} has one commit alone (a shallow clone?), so some of its files are reviewed as if new"
     has_key = settings.api_open_ai_api_key is not None
-    console.print(Text.assemble(("kimi-review demo", "bold"), f"   {where.name}, {chosen.shown}"))
+    console.print(Text.assemble(("kimi-review demo", "bold"), f"   {visible(shown)}, {chosen.shown}"))
     if has_key:
         console.print(f"The model is {settings.api_llm_provider_model}, with your key: this costs a little.")
     else:
@@ -86,7 +100,8 @@ def demo(
     report, posted = _run(settings, where, chosen, console)
     show_report(report, console, seconds=time.monotonic() - started)
     console.print(Text(f"\nPosted to the demo's forge: {posted}.", style="green"))
-    _show_next(console, has_key=has_key, shown=chosen.shown, is_here=repo is None)
+    range_ = chosen.shown if where.name != "history.git" else "main..your-branch"
+    _show_next(console, has_key=has_key, shown=range_, is_here=is_here)
 
 
 def _run(settings: Settings, where: Path, chosen: _Range, console: Console) -> tuple[Report, str]:
@@ -185,8 +200,11 @@ def _environment(settings: Settings, folder: Path, forge: DemoForge, redis_url: 
     return provider | own
 
 
-async def _choose(where: Path, revisions: str | None) -> _Range:
-    """The range that was asked for; else the newest one of a telling size, best one in which a check strikes."""
+async def _choose(where: Path, revisions: str | None) -> _Range | None:
+    """The range that was asked for; else the newest one of a telling size, best one in which a check strikes.
+
+    None where there is one commit alone.
+    """
     if revisions is not None:
         chosen, _ = await _look(where, revisions)
         return chosen
@@ -201,8 +219,6 @@ async def _choose(where: Path, revisions: str | None) -> _Range:
         best = found
         if found.lines >= ENOUGH_LINES and strikes:
             break
-    if best is None:
-        raise BadInput("There are no two commits to compare. Give --repo with a git repository that has a history.")
     return best
 
 
