@@ -60,8 +60,8 @@ def test_a_service_that_is_told_to_end_ends_in_time_and_its_review_is_done_once_
     place.assert_one_review(number)
 
 
-@pytest.mark.parametrize("stage", [fetching, thinking, posting])
-def test_a_worker_that_is_killed_in_any_stage_is_replaced_and_its_review_is_done_once(
+@pytest.mark.parametrize("stage", [fetching, posting])
+def test_a_worker_that_is_killed_while_it_reads_or_posts_is_replaced_and_its_review_is_done_once(
     place: Town, stage: Callable[[Town], Callable[[], bool]]
 ) -> None:
     number = place.change(f"def total(items, seen=[]):\n    return 'killed', {stage.__name__!r}\n")
