@@ -81,3 +81,12 @@ def test_who_sends_no_request_is_hung_up_on(world: World, monkeypatch: pytest.Mo
 def test_a_port_that_is_taken_is_told_by_the_setting_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="API_PORT"):
         server.listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_an_answer_does_not_wait_for_the_caller_to_acknowledge_its_first_part() -> None:
+    with (
+        server.listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
