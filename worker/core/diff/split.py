@@ -15,14 +15,16 @@ def cut_at(hunk: Hunk, offsets: Sequence[int]) -> tuple[Hunk, ...]:
     # git writes the number of the line before where a side has no line, so the count starts one later.
     old = hunk.old_start + (hunk.old_lines == 0)
     new = hunk.new_start + (hunk.new_lines == 0)
+    # What the hunk has none of is not looked for in its pieces.
+    has_notes = hunk.body.count(b"\n") != hunk.added + hunk.old_lines
     pieces = []
     start = 0
     for end in [*(offset for offset in offsets if offset < len(hunk.body)), len(hunk.body)]:
         body = hunk.body[start:end]
-        added = body.count(b"\n+") + (body[:1] == b"+")
-        removed = body.count(b"\n-") + (body[:1] == b"-")
-        notes = body.count(b"\n\\")
-        context = body.count(b"\n") - added - removed - notes
+        rows = body.count(b"\n") - (body.count(b"\n\\") if has_notes else 0)
+        removed = _beginning_with(b"-", body) if hunk.removed else 0
+        added = _beginning_with(b"+", body) if hunk.old_lines else rows
+        context = rows - added - removed
         old_lines, new_lines = context + removed, context + added
         pieces.append(
             Hunk(
@@ -40,3 +42,7 @@ def cut_at(hunk: Hunk, offsets: Sequence[int]) -> tuple[Hunk, ...]:
         new += new_lines
         start = end
     return tuple(pieces)
+
+
+def _beginning_with(sign: bytes, body: bytes) -> int:
+    return body.count(b"\n" + sign) + body.startswith(sign)

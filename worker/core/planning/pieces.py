@@ -227,7 +227,7 @@ class _Ruler:
     def _measured(self, texts: Sequence[bytes]) -> list[Size]:
         sizes = []
         for text, size in zip(texts, raw_sizes(texts, self._count, are_plain=self._is_plain), strict=True):
-            removed = text.count(b"\n-") + (text[:1] == b"-")
+            removed = text.count(b"\n-") + text.startswith(b"-") if self._hunk.removed else 0
             # Which numbers the rows have is not known here: the last ones are the longest.
             sizes.append(size + rows_gain(removed, self._last_number, text.count(b"\n") - removed))
         return sizes

@@ -57,7 +57,7 @@ class Subject:
         hunks = self.diff.hunks
         if not hunks or min(hunks[0].new_start, hunks[0].old_start) > 1:
             return ()
-        return tuple(hunks[0].body[:_HEADER_BYTES].split(b"\n")[:20])
+        return tuple(hunks[0].body[:_HEADER_BYTES].split(b"\n", 20)[:20])
 
     @cached_property
     def body_bytes(self) -> int:
