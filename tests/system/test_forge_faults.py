@@ -255,7 +255,8 @@ async def claim_and_die(jobs: Jobs, job: str) -> None:
 def test_a_record_of_a_newer_program_is_left_to_a_newer_worker(shop: Workshop) -> None:
     job = shop.accept(shop.change(DEFECT))
     with redis.Redis.from_url(shop.installation.redis_url) as client:
-        client.hset(f"{{kimi-review}}:job:{job}", mapping={"version": "99", "priority": "urgent", "field_of_the_future": "kept"})
+        written = {"version": "99", "priority": "urgent", "field_of_the_future": "kept"}
+        client.hset(f"{{kimi-review}}:job:{job}", mapping=written)
     assert [found.id for found in shop.within(lambda services: services.jobs.list())] == [job]
     assert shop.work(job).state is State.QUEUED
     assert "newer version" in shop.log
