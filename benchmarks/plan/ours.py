@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from collections import Counter
 from pathlib import Path
+
+from stopwatch import Stopwatch
 
 from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
@@ -28,19 +29,16 @@ def main(diff_file: str) -> None:
     base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     diff = Path(diff_file).read_bytes()
 
-    seconds = {}
-    started = time.process_time()
+    watch = Stopwatch()
     files = parse_diff(diff)
-    seconds["parse"] = time.process_time() - started
-    started = time.process_time()
+    watch.lap("parse")
     plan = make_plan(files, words=prompt_words, budget=budget, count=count)
-    seconds["plan"] = time.process_time() - started
+    watch.lap("plan")
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     shown: Counter[str] = Counter()
     sizes = []
     overflows = 0
-    started = time.process_time()
     for chunk in plan.chunks:
         # One at a time, as a review does it: a request is text only while it is in flight.
         prompt = render(plan, chunk, words=prompt_words)
@@ -48,9 +46,10 @@ def main(diff_file: str) -> None:
         size = count(prompt.system + prompt.user + json.dumps(prompt.schema))
         sizes.append(size - plan.fixed.tokens)
         overflows += size > chunk.input_tokens or chunk.input_tokens + chunk.max_output_tokens > plan.window_tokens
-    seconds["render_and_check"] = time.process_time() - started
+    watch.lap("render_and_check")
     print(json.dumps({
-        "seconds": seconds,
+        "cpu_s": watch.cpu_s,
+        "wall_s": watch.wall_s,
         "base_kb": base_kb,
         "peak_kb": peak_kb,
         "added": shown["+"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from pr_agent.algo import pr_processing, token_handler
 from pr_agent.config_loader import get_settings
 from pr_agent.git_providers.diff_parsing import parse_unified_diff
 from pr_agent.log import get_logger
+from stopwatch import Stopwatch
 
 WINDOW = 262_144
 CALLS = 3
@@ -63,25 +63,24 @@ def main(diff_file: str) -> None:
     base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     text = Path(diff_file).read_bytes().decode("utf-8", "replace")
 
-    seconds = {}
-    started = time.process_time()
+    watch = Stopwatch()
     files = parse_unified_diff(text)
-    seconds["parse"] = time.process_time() - started
+    watch.lap("parse")
     provider = _Provider(files)
     handler = token_handler.TokenHandler(SimpleNamespace(), {}, "", "", model="kimi-k2.6")
 
-    started = time.process_time()
+    watch.lap("handler")
     one, left_over_one = pr_processing.get_pr_diff(provider, handler, "kimi-k2.6", return_remaining_files=True)
-    seconds["one_prompt"] = time.process_time() - started
-    started = time.process_time()
+    watch.lap("one_prompt")
     several = pr_processing.get_pr_multi_diffs(
         provider, handler, "kimi-k2.6", max_calls=CALLS, add_line_numbers=False, return_coverage=True
     )
-    seconds["three_prompts"] = time.process_time() - started
+    watch.lap("three_prompts")
     print(
         json.dumps(
             {
-                "seconds": seconds,
+                "cpu_s": watch.cpu_s,
+                "wall_s": watch.wall_s,
                 "base_kb": base_kb,
                 "peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
                 "one": {**_shown([one]), "named": sorted(set(left_over_one))},
