@@ -136,6 +136,26 @@ def test_a_killed_workers_job_is_taken_over_and_nothing_is_bought_or_posted_twic
     play(redis_url, story)
 
 
+def test_a_killed_workers_job_is_taken_over_before_hundreds_that_wait(redis_url: str, tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        job = await scene.accept(0)
+        with working(redis_url, tmp_path / "log", PIPELINE_UNIT_S="30") as first:
+            await scene.all_in(State.RUNNING, 1)
+            for number in range(1, 301):
+                await scene.accept(number)
+            with working(redis_url, tmp_path / "log", PIPELINE_THREADS="1"):
+                await scene.all_in(State.DONE, 3)
+                first.send_signal(signal.SIGKILL)
+                killed_at = time.time()
+                while "attempt.died" not in [line.event for line in await scene.jobs.decisions(job)]:
+                    assert time.time() < killed_at + 10
+                    await asyncio.sleep(0.1)
+                # The first worker's threads held jobs of the three hundred too; far more still wait.
+                assert (await scene.jobs.counts())[State.QUEUED] > 100
+
+    play(redis_url, story)
+
+
 def test_sigterm_hands_running_jobs_back_at_once_and_the_next_worker_goes_on(redis_url: str, tmp_path: Path) -> None:
     async def story(scene: Scene) -> None:
         for number in range(3):

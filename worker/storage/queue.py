@@ -103,14 +103,11 @@ class CeleryWake:
         await self._send(Stage.REVIEW, job_id, priority)
 
     async def publish(self, job_id: str, priority: Priority) -> None:
-        # What is paid for and takes a second waits behind nobody's crowd of reviews.
-        is_crowd = priority is Priority.CROWD
-        await self._send(Stage.PUBLISH, job_id, Priority.INTERACTIVE if is_crowd else priority)
+        # What is paid for and takes a second waits behind no reviews that nobody has begun.
+        await self._send(Stage.PUBLISH, job_id, _night_or_day(priority), is_first=True)
 
     async def rescue(self, due: Due) -> None:
-        # Whoever waited in a crowd has had his turn once.
-        priority = Priority.BATCH if due.priority is Priority.BATCH else Priority.INTERACTIVE
-        await self._send(due.stage, due.job, priority, is_first=True)
+        await self._send(due.stage, due.job, _night_or_day(due.priority), is_first=True)
 
     async def waiting(self, priority: Priority) -> int:
         with answering():
@@ -127,6 +124,11 @@ class CeleryWake:
                     await push(queue_key(priority), message)
         except TimeoutError as error:
             raise Unreachable(f"The queue does not answer ({type(error).__name__}). Check REDIS_URL.") from error
+
+
+def _night_or_day(priority: Priority) -> Priority:
+    """Where a job goes on that has begun: whoever waited in a crowd has had his turn."""
+    return Priority.BATCH if priority is Priority.BATCH else Priority.INTERACTIVE
 
 
 def queue_key(priority: Priority) -> str:
