@@ -57,7 +57,7 @@ class Sweep:
                         seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())
                     except OSError:
                         continue  # it has ended meanwhile
-                time.sleep(0.005)
+                time.sleep(0.015)
 
         thread = threading.Thread(target=sample, name="sampler")
         thread.start()

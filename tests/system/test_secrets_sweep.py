@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -59,6 +60,22 @@ def store(tmp_path: Path) -> Iterator[tuple[EmbeddedRedis, redis.Redis]]:
         with redis.Redis(unix_socket_path=str(server.socket), password=password) as client:
             yield server, client
             client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda secret: f"prefix {secret} suffix".encode(),
+        lambda secret: quote(f"key={secret}", safe="").encode(),
+        lambda secret: secret.encode().hex().encode(),
+        *(lambda secret, lead=lead: base64.b64encode(f"{lead}{secret}:x".encode()) for lead in ("", "u", "u:")),
+    ],
+)
+@pytest.mark.parametrize("name", SECRETS)
+def test_the_sweep_finds_a_secret_however_it_is_spelt(name: str, spelt: Callable[[str], bytes]) -> None:
+    sweep = Sweep(SECRETS)
+    sweep.look("a place", spelt(SECRETS[name]))
+    assert sweep.found == [f"{name} in a place"]
 
 
 def test_none_of_twelve_planted_secrets_is_found_anywhere_after_reviews_and_failures(
