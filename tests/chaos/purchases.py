@@ -68,7 +68,8 @@ def purchases_of(kimi: KimiServer) -> list[Purchase]:
         ended = kimi.ended_at_s.get(number)
         job = str(request.body.get("prompt_cache_key", ""))
         kind = str(request.body.get("response_format", {}).get("json_schema", {}).get("name", ""))
-        until = request.at_s if ended is None else ended
+        # One whose caller died is open until the server writes to it.
+        until = kimi.left_at_s.get(number, request.at_s)
         has_failed = request.status != 200 or (ended is None and number in kimi.scripted)
         found.append(Purchase(job, kind, request.at_s + to_unix_s, until + to_unix_s, has_failed))
     return found

@@ -150,6 +150,8 @@ class KimiServer:
         self.received: list[Received] = []
         self.ended_at_s: dict[int, float] = {}
         """Index in `received` → when its answer had been sent in full; absent for one that never was."""
+        self.left_at_s: dict[int, float] = {}
+        """The same of every stream, however it ended."""
         self.scripted: set[int] = set()
         """Indices in `received` of those that met a fault of `script`."""
         self.violations: list[str] = []
@@ -375,6 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self._stream(body, tokens, fault or kimi.default):
                 kimi.ended_at_s[number] = time.monotonic()
         finally:
+            kimi.left_at_s[number] = time.monotonic()
             self._finished()
 
     def _finished(self) -> None:

@@ -26,7 +26,7 @@ RESCUE_S = 3.0
 TURN_S = 30.0
 """While interactive jobs wait, one job of each lower priority goes among them so often: messages are taken strictly by
 priority, and a busy day would hold up the night's work for good."""
-TELL_AGAIN_S = 300.0
+TELL_AGAIN_S = 60.0
 TRIM_EVERY_S = 3600.0
 RECONCILE_EVERY_S = 300.0
 """No forge redelivers a webhook by itself, and GitLab switches a failing hook off."""
