@@ -68,6 +68,19 @@ def test_it_posts_one_review_and_running_it_again_posts_nothing_new(desk: Desk) 
     assert len(desk.github.reviews(REPOSITORY, number)) == 1
 
 
+def test_a_review_can_be_written_as_sarif_and_as_a_page(desk: Desk) -> None:
+    number = desk.change()
+    sarif = desk.shell("review", desk.url(number), "--dry-run", "--format", "sarif")
+    assert (sarif.returncode, sarif.stderr) == (0, "")
+    [run] = json.loads(sarif.stdout)["runs"]
+    [location] = run["results"][0]["locations"]
+    assert location["physicalLocation"]["region"] == {"startLine": 1, "endLine": 1}
+    assert run["invocations"][0]["executionSuccessful"] is True
+    page = desk.shell("review", desk.url(number), "--dry-run", "--format", "html", "--output", "review.html")
+    assert (page.returncode, page.stdout, page.stderr) == (0, "", "")
+    assert "2 of 2 changed lines reviewed" in (desk.shell.folder / "review.html").read_text("utf-8")
+
+
 def test_a_dry_run_prints_the_review_and_posts_nothing(desk: Desk) -> None:
     number = desk.change()
     done = desk.shell("review", desk.url(number), "--dry-run", "--fail-on", "low")

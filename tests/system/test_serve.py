@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,10 @@ def test_told_to_end_it_ends_with_0_and_leaves_no_process(service: Service) -> N
     assert service.process.wait(30) == 0
     assert is_gone(worker)
     assert "Traceback" not in service.log
+    assert f"service.ready url={service.url}/" in service.log
+    for line in service.log.splitlines():
+        # Celery, kombu and the HTTP server say nothing beside our events.
+        assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (info   |warning|error  ) [a-z]+\.[a-z_]+( |$)", line), line
 
 
 def test_a_worker_does_not_outlive_a_killed_service(service: Service) -> None:

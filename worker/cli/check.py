@@ -43,11 +43,14 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="One JSON value i
         _print_json(rows)
         sys.exit(Exit.CONFIGURATION)
     rows = asyncio.run(_collect(settings, is_quiet=as_json))
+    is_right = all(row.ok for row in rows)
     if as_json:
         _print_json(rows)
-    if not all(row.ok for row in rows):
-        if not as_json:
-            complain("something above is not right yet.")
+    elif is_right:
+        print("\nAll of it works. Next: `kimi-review serve`, or `kimi-review review owner/name#7`.")
+    else:
+        complain("something above is not right yet.")
+    if not is_right:
         sys.exit(Exit.FAILED)
 
 

@@ -83,6 +83,8 @@ def jobs(
         console.print(
             Text(standing or "No jobs yet. `kimi-review serve` takes webhooks and POST /reviews.", style="dim")
         )
+        if found:
+            console.print("Next: `kimi-review why JOB` tells every step of one.")
 
     asking(ask)
 

@@ -237,7 +237,7 @@ def _tell_next(report: Report, url: str | None, *, is_dry: bool) -> None:
     if not report.is_complete:
         console.print("Not every changed line was reviewed, so the exit code is 3.")
     if url is None:
-        console.print("Next: --format html --output review.html for a browser; --fail-on high for a script.")
+        console.print("Next: --format html --output review.html, or --fail-on high in a script.")
     elif is_dry:
         console.print("Nothing was posted. Next: the same without --dry-run.")
     else:

@@ -118,7 +118,10 @@ async def _serve(settings: Settings, where: tuple[str, int], port_file: Path | N
         app = create_app(site_of(services, checks={"worker": worker_works}))
         _log_start(installation, listener.getsockname())
         _tell_port(listener, port_file)
-        beside = [asyncio.create_task(child.keep_running()), asyncio.create_task(_announce(child, ready_fd))]
+        beside = [
+            asyncio.create_task(child.keep_running()),
+            asyncio.create_task(_announce(child, ready_fd, where[0], listener)),
+        ]
         if redis is not None:
             beside.append(asyncio.create_task(_keep_redis(redis)))
         try:
@@ -144,8 +147,9 @@ async def _api(settings: Settings, where: tuple[str, int]) -> None:
         log.info("service.ended")
 
 
-async def _announce(child: Child, ready_fd: int | None) -> None:
+async def _announce(child: Child, ready_fd: int | None, host: str, listener: socket.socket) -> None:
     await child.ready.wait()
+    log.info("service.ready", url=f"http://{host}:{listener.getsockname()[1]}/")
     tell_ready(ready_fd)
 
 
