@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,16 +73,22 @@ def hunk_sizes(hunks: Sequence[Hunk], count: Counter) -> list[Size]:
     ]
 
 
-def parts_of(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
-    """`hunk` whole if it fits `limit`, else cut into parts that do; a line that does not is a part by itself.
+def parts_of(hunks: Sequence[Hunk], limit: Size, count: Counter) -> Iterator[Part]:
+    """Each of `hunks` whole if it fits `limit`, else cut into parts that do; a line that does not is a part by itself.
 
     Parts without a changed line are left out: they are context of lines that stand in another part.
     """
-    # Above the limit a count of the whole would only be thrown away.
-    if len(hunk.body) <= limit.tokens * SURELY_LARGE:
-        (part,) = measured([hunk], count)
-        if part.size.fits(limit):
-            return [part]
+    # Above the limit a count of the whole would only be thrown away; the others are counted side by side.
+    are_small = [len(hunk.body) <= limit.tokens * SURELY_LARGE for hunk in hunks]
+    wholes = iter(measured([hunk for hunk, is_small in zip(hunks, are_small, strict=True) if is_small], count))
+    for hunk, is_small in zip(hunks, are_small, strict=True):
+        if is_small and (part := next(wholes)).size.fits(limit):
+            yield part
+        else:
+            yield from _cut_up(hunk, limit, count)
+
+
+def _cut_up(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
     ruler = _Ruler(hunk, count, block_bytes=max(200, limit.tokens // 10))
     cuts: list[int] = []
     sizes: list[Size] = []

@@ -96,7 +96,7 @@ class Units:
             return []
         room = self._limit - opening
         run: list[Part] = []
-        for part in (part for hunk in piece.hunks for part in parts_of(hunk, room, self._count)):
+        for part in parts_of(piece.hunks, room, self._count):
             if part.size.fits(room):
                 run.append(part)
                 continue
