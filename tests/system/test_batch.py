@@ -15,7 +15,7 @@ from tests.fakes.town import REPOSITORY, Town, town
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    with town(tmp_path_factory.mktemp("town")) as found:
+    with town(tmp_path_factory.mktemp("town"), {"LLM_MAX_CONCURRENT_REQUESTS": "7"}) as found:
         yield found
 
 
@@ -98,3 +98,18 @@ def test_a_repository_that_nobody_may_see_is_told_by_the_forge(shell: Shell) -> 
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1
     assert "acme/none" in done.stderr
+
+
+def test_metrics_and_status_page_tell_what_the_batch_took(place: Town) -> None:
+    text = place.program.get("/metrics").text
+    for line in (
+        'kimi_review_queue_messages{priority="batch"} ',
+        "kimi_review_model_requests_in_flight 0.0",
+        'kimi_review_model_limit{kind="concurrency",source="settings"} 7.0',
+        "kimi_review_model_cost_usd_total{month=",
+    ):
+        assert line in text
+    page = place.program.get("/").text
+    assert "<small>settings</small>" in page
+    assert "Spending in 20" in page
+    assert f"{REPOSITORY}#1" in page

@@ -118,6 +118,15 @@ def test_a_missing_or_refused_token_names_the_setting(desk: Desk) -> None:
     assert "ghp_expired" not in refused.stderr
 
 
+def test_a_paused_fleet_is_told_and_nothing_waits_for_its_end(desk: Desk) -> None:
+    number = desk.change()
+    assert desk.shell("pause", "the bill is looked at").returncode == 0
+    done = desk.shell("review", desk.url(number))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "the bill is looked at" in done.stderr
+    assert desk.kimi.requests == []
+
+
 def test_a_closed_change_can_still_be_looked_at_dry(desk: Desk) -> None:
     number = desk.change()
     desk.github.pull(REPOSITORY, number).state = "closed"

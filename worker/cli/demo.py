@@ -84,14 +84,15 @@ def _demo(
     settings: Settings, where: Path, revisions: str | None, folder: Path, console: Console, *, is_here: bool
 ) -> None:
     started = time.monotonic()
-    shown = where.name
+    name = where.name
     chosen = asyncio.run(_choose(where, revisions))
+    has_history = chosen is not None
     if chosen is None:
         where, base, head = two_commits(where, folder)
         chosen, _ = asyncio.run(_look(where, f"{base}..{head}"))
-        shown = f"{shown} has one commit alone (a shallow clone?), so some of its files are reviewed as if new"
+        console.print("There is one commit alone (a shallow clone?), so some of its files are reviewed as if new.")
     has_key = settings.api_open_ai_api_key is not None
-    console.print(Text.assemble(("kimi-review demo", "bold"), f"   {visible(shown)}, {chosen.shown}"))
+    console.print(Text.assemble(("kimi-review demo", "bold"), f"   {visible(name)}, {chosen.shown}"))
     if has_key:
         console.print(f"The model is {settings.api_llm_provider_model}, with your key: this costs a little.")
     else:
@@ -100,8 +101,8 @@ def _demo(
     report, posted = _run(settings, where, chosen, console)
     show_report(report, console, seconds=time.monotonic() - started)
     console.print(Text(f"\nPosted to the demo's forge: {posted}.", style="green"))
-    range_ = chosen.shown if where.name != "history.git" else "main..your-branch"
-    _show_next(console, has_key=has_key, shown=range_, is_here=is_here)
+    shown = chosen.shown if has_history else "main..your-branch"
+    _show_next(console, has_key=has_key, shown=shown, is_here=is_here)
 
 
 def _run(settings: Settings, where: Path, chosen: _Range, console: Console) -> tuple[Report, str]:
