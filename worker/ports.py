@@ -168,8 +168,11 @@ class Jobs(Protocol):
     async def due(self, priority: Priority, *, limit: int, again_s: float) -> Sequence[Due]:
         """Jobs that nobody was woken for, or in vain; longest due first, each given out once in `again_s` seconds."""
 
-    async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
-        """Jobs whose lease ran out, however many others wait; each given out once in `again_s` seconds."""
+    async def urgent(self, *, limit: int, again_s: float) -> Sequence[Due]:
+        """Jobs whose lease ran out, and reviews to be posted, that nobody was woken for, however many others wait.
+
+        Each is given out once in `again_s` seconds.
+        """
 
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
         """Dead letters whose change was not told yet; each given out once in `again_s` seconds, until `told`."""
@@ -198,8 +201,8 @@ class Wake(Protocol):
 
     async def publish(self, job_id: str, priority: Priority) -> None: ...
 
-    async def rescue(self, due: Due) -> None:
-        """Wake somebody for a job whose worker died, before all that wait at its priority."""
+    async def first(self, due: Due) -> None:
+        """Wake somebody for a job that was begun, before all that wait."""
 
     async def waiting(self, priority: Priority) -> int:
         """How many messages no worker has taken yet."""

@@ -118,7 +118,7 @@ def test_upkeep_passes_over_what_it_does_not_know_and_wakes_the_rest(during: Tol
             await upgrade.claimed(one, REVIEW)
         await upgrade.client.hset(f"{PREFIX}:job:{job}", mapping=written)
         await asyncio.sleep(0.2)
-        assert [due.job for due in await upgrade.jobs.lost(limit=9, again_s=9)] == [ours]
+        assert [due.job for due in await upgrade.jobs.urgent(limit=9, again_s=9)] == [ours]
         due = await upgrade.jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)
         assert ours in [one.job for one in due]
         assert await upgrade.jobs.get(job) is not None
@@ -141,9 +141,9 @@ def test_a_record_that_an_older_program_wrote_with_fewer_fields_is_worked_on(dur
     async def story(upgrade: Upgrade) -> None:
         job = await upgrade.written()
         await upgrade.client.hdel(f"{PREFIX}:job:{job}", "version", "deaths", "not_before", "forced")
-        # It knew no index of leases: whoever it left behind is found among the due jobs.
+        # It knew no index of urgent jobs: whoever it left behind is found among the due jobs.
         await upgrade.claimed(job, REVIEW)
-        await upgrade.client.delete(f"{PREFIX}:leases", f"{PREFIX}:open")
+        await upgrade.client.delete(f"{PREFIX}:urgent", f"{PREFIX}:open")
         await asyncio.sleep(0.2)
         assert [due.job for due in await upgrade.jobs.due(Priority.INTERACTIVE, limit=9, again_s=0)] == [job]
         claim = await upgrade.claimed(job, REVIEW)

@@ -64,6 +64,11 @@ async def state_of(jobs: Jobs, job_id: str) -> State:
     return job.state
 
 
+async def after(seconds: float, act: Callable[[], Awaitable[Claim]]) -> Claim:
+    await asyncio.sleep(seconds)
+    return await act()
+
+
 async def lease_ends() -> None:
     await asyncio.sleep(0.2)
 
@@ -498,23 +503,41 @@ def test_a_job_whose_worker_died_is_due_when_its_lease_is_over(store: Story) -> 
     store(story)
 
 
-def test_a_job_whose_worker_died_is_lost_once_at_a_time_however_many_wait(store: Story) -> None:
+def test_a_job_whose_worker_died_is_urgent_however_many_wait(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         for number in range(20):
             waiting = await jobs.accept(Intent(ChangeRef("github", "octo/dog", number), A))
             await jobs.hand_back(await claimed(jobs, waiting.job), reason="due at once")
         made = await jobs.accept(Intent(REF, A, priority=Priority.BATCH))
         await claimed(jobs, made.job)
-        assert await jobs.lost(limit=9, again_s=9) == []
+        assert await jobs.urgent(limit=9, again_s=9) == []
         await lease_ends()
-        found = await jobs.lost(limit=9, again_s=0.05)
+        found = await jobs.urgent(limit=9, again_s=0.05)
         assert [(due.job, due.stage, due.priority) for due in found] == [(made.job, Stage.REVIEW, Priority.BATCH)]
-        assert await jobs.lost(limit=9, again_s=9) == []
+        assert await jobs.urgent(limit=9, again_s=9) == []
         await asyncio.sleep(0.1)
-        assert len(await jobs.lost(limit=9, again_s=0)) == 1
+        assert len(await jobs.urgent(limit=9, again_s=0)) == 1
         await jobs.advance(await claimed(jobs, made.job), State.DONE, reason="posted")
         await lease_ends()
-        assert await jobs.lost(limit=9, again_s=9) == []
+        assert await jobs.urgent(limit=9, again_s=9) == []
+
+    store(story)
+
+
+def test_a_review_that_is_paid_for_is_urgent_until_it_is_posted(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.REVIEWED, reason="stored")
+        claim = await claimed(jobs, made.job, PUBLISH)
+        await jobs.release(claim, State.REVIEWED, reason="the forge is away", wait_s=0.05)
+        assert await jobs.urgent(limit=9, again_s=9) == []
+        await jobs.hand_back(await after(0.1, lambda: claimed(jobs, made.job, PUBLISH)), reason="its worker ended")
+        found = await jobs.urgent(limit=9, again_s=0.02)
+        assert [(due.job, due.stage) for due in found] == [(made.job, Stage.PUBLISH)]
+        await asyncio.sleep(0.05)
+        await jobs.advance(await claimed(jobs, made.job, PUBLISH), State.DONE, reason="posted")
+        await lease_ends()
+        assert await jobs.urgent(limit=9, again_s=9) == []
 
     store(story)
 

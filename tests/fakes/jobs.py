@@ -26,7 +26,7 @@ class _Record:
     token: int = 0
     worker: str = ""
     lease_until: float | None = None
-    rescued_until: float = 0.0
+    woken_until: float = 0.0
     due_at: float = 0.0
     saved: dict[str, bytes] = field(default_factory=dict)
     log: list[Decision] = field(default_factory=list)
@@ -286,17 +286,20 @@ class FakeJobs:
             record.due_at = self._now() + again_s
         return [Due(record.job.id, record.stage, priority) for record in waiting[:limit]]
 
-    async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
+    async def urgent(self, *, limit: int, again_s: float) -> Sequence[Due]:
         if self._paused:
             return []
-        lost = [
+        begun = [
             record
             for record in self._records.values()
-            if record.lease_until is not None and max(record.lease_until, record.rescued_until) <= self._now()
+            if not record.job.state.is_final and (record.lease_until is not None or record.stage is Stage.PUBLISH)
+        ]
+        urgent = [
+            record for record in begun if max(record.lease_until or record.due_at, record.woken_until) <= self._now()
         ][:limit]
-        for record in lost:
-            record.rescued_until = self._now() + again_s
-        return [Due(record.job.id, record.stage, record.job.priority) for record in lost]
+        for record in urgent:
+            record.woken_until = self._now() + again_s
+        return [Due(record.job.id, record.stage, record.job.priority) for record in urgent]
 
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
         ids = [job_id for job_id, at in self._notes.items() if at <= self._now()][:limit]

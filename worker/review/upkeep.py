@@ -21,8 +21,8 @@ ROOM = 200
 """Messages that may wait per queue before no more are sent: the index of due jobs is the real queue, so a hundred
 thousand jobs that wait cost no more than these."""
 REWAKE_S = 10.0
-RESCUE_S = 3.0
-"""The same for a job whose worker died: its message goes before all others, so it is taken at once or was lost."""
+URGENT_AGAIN_S = 3.0
+"""The same for a job that was begun: its message goes before all others, so it is taken at once or was lost."""
 TURN_S = 30.0
 """While interactive jobs wait, one job of each lower priority goes among them so often: messages are taken strictly by
 priority, and a busy day would hold up the night's work for good."""
@@ -79,7 +79,7 @@ class Upkeep:
         self.is_leading = await self.jobs.leads(self.who, for_s=LEAD_S)
         if not self.is_leading:
             return 0
-        woken = await self._rescue()
+        woken = await self._wake_urgent()
         for priority in Priority:
             woken += await self._wake(priority)
         woken += await self._take_turn()
@@ -101,12 +101,16 @@ class Upkeep:
                 due_at = self.clock.monotonic() + self.reconcile_every_s
             await self.clock.sleep(TICK_S)
 
-    async def _rescue(self) -> int:
-        lost = await self.jobs.lost(limit=ROOM, again_s=RESCUE_S)
-        for job in lost:
-            log.warning("lease.ran_out", job=job.job, stage=job.stage)
-            await self.wake.rescue(job)
-        return len(lost)
+    async def _wake_urgent(self) -> int:
+        before = await self.wake.waiting(Priority.INTERACTIVE) + await self.wake.waiting(Priority.BATCH)
+        # Where no worker takes anything, more of them would help nobody.
+        room = 3 * ROOM - before
+        if room <= 0:
+            return 0
+        urgent = await self.jobs.urgent(limit=room, again_s=URGENT_AGAIN_S)
+        for job in urgent:
+            await self.wake.first(job)
+        return len(urgent)
 
     async def _take_turn(self) -> int:
         """Put one job of each lower priority among the interactive ones, when those leave them no chance."""

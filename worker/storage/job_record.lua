@@ -17,7 +17,7 @@
 --   P:state:<state>          zset   job -> created_at
 --   P:due:<priority>         zset   job that is not final -> when somebody should look at it next
 --   P:open                   hash   forge:repository -> how many of its jobs are not final, batches left out
---   P:leases                 zset   job that is worked on -> when its lease ends, or it was last woken for another
+--   P:urgent                 zset   job that is worked on, or reviewed -> when somebody must look at it next
 --   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
 --   P:token                  string last fencing token
 --   P:paused                 string reason, while the fleet is paused
@@ -83,6 +83,11 @@ local function decide(id, event, detail)
 end
 
 local function set_due(id, job, when)
+  if job.lease_until or job.stage == 'publish' then
+    redis.call('ZADD', P .. ':urgent', stamp(when), id)
+  else
+    redis.call('ZREM', P .. ':urgent', id)
+  end
   redis.call('ZADD', P .. ':due:' .. job.priority, stamp(when), id)
 end
 
@@ -94,16 +99,15 @@ local function count_open(job, by)
   end
 end
 
--- Give the job to whoever has just claimed it, or beats for it. Upkeep of an older program knows the due jobs alone.
+-- Give the job to whoever has just claimed it, or beats for it.
 local function set_lease(id, job, until_s)
-  redis.call('HSET', job_key(id), 'lease_until', stamp(until_s))
-  redis.call('ZADD', P .. ':leases', stamp(until_s), id)
+  job.lease_until = stamp(until_s)
+  redis.call('HSET', job_key(id), 'lease_until', job.lease_until)
   set_due(id, job, until_s)
 end
 
 local function end_lease(id, job)
   redis.call('HDEL', job_key(id), 'lease_until')
-  redis.call('ZREM', P .. ':leases', id)
   job.lease_until = nil
 end
 
@@ -128,6 +132,7 @@ local function move(id, job, state, reason)
   if FINAL[state] then
     end_lease(id, job)
     redis.call('ZREM', P .. ':due:' .. job.priority, id)
+    redis.call('ZREM', P .. ':urgent', id)
     redis.call('EXPIRE', key, RECORD_KEPT_S)
     redis.call('EXPIRE', key .. ':log', RECORD_KEPT_S)
     redis.call('EXPIRE', key .. ':saved', state == 'failed' and SAVED_OF_FAILED_KEPT_S or SAVED_KEPT_S)

@@ -161,8 +161,8 @@ class RedisJobs:
             if _text(stage) in KNOWN_STAGES
         ]
 
-    async def lost(self, *, limit: int, again_s: float) -> Sequence[Due]:
-        flat = [_text(word) for word in await self._run("lost", limit, again_s)]
+    async def urgent(self, *, limit: int, again_s: float) -> Sequence[Due]:
+        flat = [_text(word) for word in await self._run("urgent", limit, again_s)]
         return [
             Due(job=job, stage=Stage(stage), priority=Priority(priority))
             for job, stage, priority in zip(flat[::3], flat[1::3], flat[2::3], strict=True)

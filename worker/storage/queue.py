@@ -106,7 +106,7 @@ class CeleryWake:
         # What is paid for and takes a second waits behind no reviews that nobody has begun.
         await self._send(Stage.PUBLISH, job_id, _night_or_day(priority), is_first=True)
 
-    async def rescue(self, due: Due) -> None:
+    async def first(self, due: Due) -> None:
         await self._send(due.stage, due.job, _night_or_day(due.priority), is_first=True)
 
     async def waiting(self, priority: Priority) -> int:

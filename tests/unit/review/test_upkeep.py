@@ -23,7 +23,7 @@ class Messages:
     publications: list[str] = field(default_factory=list)
     priorities: list[Priority] = field(default_factory=list)
     """Of the reviews."""
-    rescues: list[str] = field(default_factory=list)
+    firsts: list[str] = field(default_factory=list)
     before: int = 0
     """Messages that wait already, in each queue."""
 
@@ -34,8 +34,8 @@ class Messages:
     async def publish(self, job_id: str, priority: Priority) -> None:
         self.publications.append(job_id)
 
-    async def rescue(self, due: Due) -> None:
-        self.rescues.append(due.job)
+    async def first(self, due: Due) -> None:
+        self.firsts.append(due.job)
 
     async def waiting(self, priority: Priority) -> int:
         return self.before
@@ -137,14 +137,19 @@ def test_a_job_whose_worker_died_goes_before_all_others_and_again_within_seconds
         await claimed(jobs, made[2])
         keeper = Upkeep(jobs=jobs, wake=wake, clock=SystemClock(), who="one")
         await keeper.tick()
-        assert wake.rescues == []
+        assert wake.firsts == []
         now.at += 16
         await keeper.tick()
         await keeper.tick()
-        assert wake.rescues == [made[2]]
-        now.at += upkeep.RESCUE_S
+        assert wake.firsts == [made[2]]
+        now.at += upkeep.URGENT_AGAIN_S
         await keeper.tick()
-        assert wake.rescues == [made[2]] * 2
+        assert wake.firsts == [made[2]] * 2
+        # Where nobody takes messages, they do not pile up.
+        wake.before = 2 * upkeep.ROOM
+        now.at += upkeep.URGENT_AGAIN_S
+        await keeper.tick()
+        assert len(wake.firsts) == 2
 
     asyncio.run(story())
 
