@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from worker.core.diff.model import Hunk
 from worker.core.exchange import Kind, Prompt
 from worker.core.masking import mask
-from worker.core.planning.identity import DIGITS, name_of
+from worker.core.planning.identity import name_of
 from worker.core.planning.plan import Chunk, ChunkFile, Plan
 from worker.core.planning.showing import is_plain, shown, shown_path
 from worker.core.planning.tokens import Counter, Size, text_size
 from worker.core.words import Words
+
+
+_SOME_NONCE = name_of("some nonce")
+"""Of as many tokens as another; a run of one digit would have few."""
 
 
 def render(plan: Plan, chunk: Chunk, *, words: Words, cache_key: str = "") -> Prompt:
@@ -123,6 +127,6 @@ def rows_gain(removed: int, first: int, numbered: int) -> Size:
 
 def fixed_size(words: Words, shared: str, count: Counter) -> Size:
     """Of all that every request of the job says besides its files: words, schema, marks, map."""
-    marks = opening(words.kind) + between("unit", "0" * DIGITS, "") + between("evidence", "0" * DIGITS, "")
+    marks = opening(words.kind) + between("unit", _SOME_NONCE, "") + between("evidence", _SOME_NONCE, "")
     schema = json.dumps(words.schema)
     return text_size(f"{words.system}{shared}{words.reminder}{marks}{schema}", count)

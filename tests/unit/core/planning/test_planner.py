@@ -326,6 +326,15 @@ def test_evidence_takes_room_that_is_left_and_never_looks_like_a_changed_line() 
         with_evidence(plan, chunk, "word " * (evidence_room(plan, chunk) + 1), COUNT)
 
 
+def test_what_was_counted_for_a_request_is_all_of_it_evidence_included() -> None:
+    plan = planned([new_file("a.py", [b"x = 1"])])
+    (chunk,) = plan.chunks
+    richer = with_evidence(plan, chunk, "src/b.py:\n" + "12| |    return helper(number)\n" * 500, COUNT)
+    for each in (chunk, richer):
+        counted = render(plan, each, words=WORDS).counted_tokens
+        assert counted == pytest.approx(true_size(plan, each), rel=0.02)
+
+
 def test_what_the_source_cut_off_is_counted_as_not_reviewed() -> None:
     plan = make_plan(
         [new_file("a.py", [b"x"])], words=WORDS, budget=BUDGET, count=COUNT, cut=[("b.py", "cut by the forge", 7)]
