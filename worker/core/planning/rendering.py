@@ -14,7 +14,6 @@ from worker.core.planning.showing import is_plain, shown, shown_path
 from worker.core.planning.tokens import Counter, Size, text_size
 from worker.core.words import Words
 
-
 _SOME_NONCE = name_of("some nonce")
 """Of as many tokens as another; a run of one digit would have few."""
 
