@@ -76,8 +76,8 @@ async def life(jobs: RedisJobs, client: redis.asyncio.Redis, number: int) -> dic
     taken = 0
     for pattern in (f"*:job:{made.job}*", f"*:change:{ref}*", f"*:delivery:github:l{number}"):
         async for key in client.scan_iter(match=pattern):
-            taken += int(await client.memory_usage(key) or 0)
-    checkpoints = int(await client.memory_usage(f"{{kimi-review}}:job:{made.job}:saved") or 0)
+            taken += int(await client.memory_usage(key, samples=0) or 0)
+    checkpoints = int(await client.memory_usage(f"{{kimi-review}}:job:{made.job}:saved", samples=0) or 0)
     return {
         "commands_sent": sent,
         "commands_run_by_scripts": ran - sent,
@@ -125,20 +125,26 @@ async def growth(jobs: RedisJobs, client: redis.asyncio.Redis, sizes: list[int])
     return rows
 
 
-async def store(url: str, sizes: list[int]) -> dict[str, object]:
-    """Acceptance without HTTP, one job's whole life, and growth."""
+async def store(url: str) -> dict[str, object]:
+    """Acceptance without HTTP, and one job's whole life."""
     client = connect(url)
     try:
         jobs = RedisJobs(client)
         wake = CeleryWake(celery_app(url), client)
-        result: dict[str, object] = {
+        return {
             "accept": await accepted(jobs, range(2 * 10**7, 2 * 10**7 + 3000)),
             "accept_and_wake": await accepted(jobs, range(3 * 10**7, 3 * 10**7 + 3000), wake=wake),
             "one_job": await life(jobs, client, 1),
         }
-        await client.flushdb()
-        result["growth"] = await growth(jobs, client, sizes)
-        return result
+    finally:
+        await client.aclose()
+
+
+async def grown(url: str, sizes: list[int]) -> list[dict[str, float]]:
+    """`growth` over a server that holds nothing yet."""
+    client = connect(url)
+    try:
+        return await growth(RedisJobs(client), client, sizes)
     finally:
         await client.aclose()
 
@@ -153,7 +159,8 @@ def main() -> None:
     for name, measure in {
         "deliveries_through_the_api": lambda url, folder: deliveries.measure(url, folder, count=given.deliveries),
         "dispatched_by_one_worker": lambda url, folder: dispatch.measure(url, folder, jobs=given.jobs),
-        "store": lambda url, _: asyncio.run(store(url, [int(size) for size in given.sizes.split(",")])),
+        "store": lambda url, _: asyncio.run(store(url)),
+        "growth": lambda url, _: asyncio.run(grown(url, [int(size) for size in given.sizes.split(",")])),
     }.items():
         # A server of its own for each, so that none finds what another left.
         with tempfile.TemporaryDirectory(prefix="bench-") as home, start(Path(home)) as server:
