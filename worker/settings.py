@@ -214,9 +214,6 @@ class ServiceSettings(_Group):
         default=(), description="Host names, comma separated, that may be spoken to over http://; loopback always may."
     )
     worker_threads: int = Field(default=16, ge=1, le=64, description="Reviews that one worker process runs at once.")
-    job_lease_s: float = Field(
-        default=15, ge=5, description="Seconds until a dead worker's job is given to another; renewed while it works."
-    )
     worker_memory_mb: int = Field(
         default=2048,
         ge=0,
