@@ -6,6 +6,7 @@ A message may be lost, late or there twice; the job records decide (`jobs.py`), 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 
 import redis.asyncio
@@ -21,6 +22,8 @@ TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review
 
 MESSAGE_PRIORITY: Mapping[Priority, int] = {Priority.INTERACTIVE: 0, Priority.CROWD: 3, Priority.BATCH: 9}
 """0 is taken first. The order of the queues alone would not do: kombu keeps their names in a set."""
+
+VERIFIED_TLS: Mapping[str, object] = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
 
 SEND_TIMEOUT_S = 2.0
 
@@ -64,6 +67,8 @@ def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int 
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_consumer="worker.consumer:Consumer",
+        # kombu would look at no certificate unless it is told to; what the URL itself says of them wins.
+        broker_use_ssl=VERIFIED_TLS if redis_url.startswith("rediss://") else None,
         broker_transport_options={
             # A safety net below the lease, which recovers within seconds.
             "visibility_timeout": visibility_timeout_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import time
 from pathlib import Path
 
@@ -136,6 +137,14 @@ def test_a_wake_up_that_cannot_be_sent_fails_fast(tmp_path: Path) -> None:
             await client.aclose()
 
     asyncio.run(story())
+
+
+def test_the_broker_s_certificate_is_verified_unless_the_url_says_otherwise() -> None:
+    default = celery_app("rediss://host:6380/0").connection_for_read()
+    assert default.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    asked = celery_app("rediss://host:6380/0?ssl_cert_reqs=none").connection_for_read()
+    assert asked.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
+    assert not celery_app("redis://host:6379/0").connection_for_read().ssl
 
 
 @pytest.mark.parametrize(
