@@ -101,7 +101,7 @@ class Examiner:
             raise analysis.transient
         anchored, unanchored = await asyncio.to_thread(compose, analysis.claims)
         verified = Verified(kept=list(anchored))
-        if self.verdict_words is not None and anchored:
+        if self.verdict_words is not None and anchored and not analysis.is_out_of_budget:
             files = {file.path: file.diff for chunk in plan.chunks for file in chunk.files}
             verified = await verify(
                 anchored,

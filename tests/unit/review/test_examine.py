@@ -244,8 +244,9 @@ def test_a_refusal_of_the_key_ends_everything() -> None:
 
 def test_a_budget_that_is_reached_keeps_what_there_is_and_names_the_rest() -> None:
     model = FakeModel()
-    model.script('{"findings": []}', BudgetReached("LLM_REVIEW_BUDGET_USD is reached"))
-    report = examine(large_change(), model, budget=SMALL_UNITS)
+    model.script(finding("F1", 1, ""), BudgetReached("LLM_REVIEW_BUDGET_USD is reached"))
+    report = examine(large_change(), model, budget=SMALL_UNITS, verifies=True)
+    assert len(report.findings) == 1
     assert {row.reason for row in report.ledger.not_reviewed} == {"budget"}
     assert report.ledger.reviewed_lines > 0
     assert report.notes == ("LLM_REVIEW_BUDGET_USD is reached",)
