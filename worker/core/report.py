@@ -54,5 +54,5 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every unit that was planned was answered; the exit code 3 is its opposite."""
+        """Whether every changed line was reviewed, as `Ledger.is_complete`; the exit code 3 is its opposite."""
         return self.ledger.is_complete

@@ -52,6 +52,8 @@ def report_html(report: Report, *, mask: Mask | None = None) -> str:
     if report.unanchored:
         parts.append("<h2>Without a line that could be proven</h2>")
         parts += [_finding(finding, mask) for finding in report.unanchored]
+    if not by_file and not report.unanchored and report.ledger.reviewed_lines:
+        parts.append("<p>No findings in the lines that were reviewed.</p>")
     parts += [_left_out(report.ledger), _usage(report.usage)]
     return page.document(f"Review of {visible(report.change)}", "".join(parts), style=_STYLE)
 
