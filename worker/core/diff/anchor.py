@@ -362,7 +362,7 @@ def _by_number(claim: Claim, file: FileDiff, hunks: Sequence[Sequence[_Row]]) ->
     """No quote: only an added line is taken on its number's word."""
     if claim.line is None or not any(row.sign == "+" and row.new == claim.line for rows in hunks for row in rows):
         return None
-    end = claim.line + min((claim.end_line or claim.line) - claim.line, _LONGEST_RANGE)
+    end = claim.line + min(max(0, (claim.end_line or claim.line) - claim.line), _LONGEST_RANGE)
     return _within_hunk(Anchor(file.path, "RIGHT", claim.line, end), file)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes.git_repository import GitRepository
@@ -137,9 +137,10 @@ def test_context_that_was_added_for_the_model_is_no_place_for_a_comment() -> Non
     assert resolve(claim("tail = 1", 8), narrow, wide.hunks) is None
 
 
+@example("", 42, 1)
 @given(st.text(), st.none() | st.integers(1, 60), st.none() | st.integers(1, 60))
 def test_whatever_is_claimed_an_anchor_is_valid(quote: str, line: int | None, end_line: int | None) -> None:
-    for text in (quote, "    return 1" + quote, "text = file.read()\n" + quote):
+    for text in ("", quote, "    return 1" + quote, "text = file.read()\n" + quote):
         anchor = resolve(claim(text, line, end_line), FILE)
         assert anchor is None or is_valid(anchor, FILE)
 
