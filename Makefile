@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fmt lock env-example chaos bench-queue bench-throttle bench-evidence bench-plan
+.PHONY: help install demo test fuzz check fmt lock env-example chaos bench-queue bench-throttle bench-evidence bench-plan
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: .venv/installed ## a review of real commits through the whole pipeline, on
 
 test: .venv/installed ## the whole suite: real Redis, Celery, git and HTTP, all on loopback
 	$(BIN)/python -m pytest
+
+fuzz: .venv/installed ## the properties again, with other examples and many more of them
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit
 
 check: .venv/installed ## lint, types, import rules
 	$(BIN)/ruff check .
