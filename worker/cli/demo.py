@@ -146,7 +146,8 @@ async def _through_the_service(
             steps.done(f"the signed webhook was answered with 202, job {job}")
         report = await _finished(redis_url, job, steps)
         comments = sum(len(one["comments"]) for one in forge.reviews)
-        return report, f"{len(forge.reviews)} review with {comments} inline comments"
+        noun = "comment" if comments == 1 else "comments"
+        return report, f"{len(forge.reviews)} review with {comments} inline {noun}"
     finally:
         await service.stop()
         running.cancel()
