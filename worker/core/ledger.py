@@ -61,11 +61,3 @@ class Ledger:
     def is_complete(self) -> bool:
         """Whether every changed line was reviewed; lines that a rule left out were not, and are named."""
         return self.reviewed_lines == self.changed_lines
-
-    def in_words(self, *, most: int = 10) -> str:
-        """One sentence, without its full stop: "1,204 of 1,260 changed lines reviewed; not reviewed: …"."""
-        said = f"{self.reviewed_lines:,} of {self.changed_lines:,} changed lines reviewed"
-        rows = [f"{row.path} ({row.reason}, {row.lines:,})" for row in self.not_reviewed[:most]]
-        if more := len(self.not_reviewed) - len(rows):
-            rows.append(f"and {more:,} more")
-        return f"{said}; not reviewed: {', '.join(rows)}" if rows else said

@@ -40,11 +40,6 @@ def standin_app() -> Starlette:
     return Starlette(routes=routes)
 
 
-def serve_standin(host: str = "127.0.0.1", port: int = 8700) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    uvicorn.run(standin_app(), host=host, port=port, log_level="warning")
-
-
 @contextmanager
 def running_standin(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Serve in a thread of this process; gives the base URL. Port 0 takes a free one."""

@@ -56,11 +56,6 @@ class EmbeddedRedis:
         """For redis-py."""
         return f"unix://{quote(str(self.socket))}?db=0"
 
-    @property
-    def celery_url(self) -> str:
-        """For kombu, which has its own spelling of the same address."""
-        return f"redis+socket://{quote(str(self.socket))}?virtual_host=0"
-
     def ensure_running(self) -> bool:
         """Start the server again if it died; True when that was needed.
 

@@ -14,6 +14,7 @@ from kombu import Connection
 
 from worker.core.errors import ConfigurationError, Unreachable
 from worker.storage import embedded
+from worker.storage.connection import broker_url
 from worker.storage.embedded import EmbeddedRedis, start
 
 HOLD = """
@@ -56,7 +57,7 @@ def test_both_addresses_reach_the_server_even_with_odd_characters_in_the_path(tm
     with start(tmp_path / "a b%c") as server:
         with connect(server) as client:
             client.set("greeting", "hello")
-        with Connection(server.celery_url) as broker:
+        with Connection(broker_url(server.url)) as broker:
             assert broker.channel().client.get("greeting") == b"hello"
 
 

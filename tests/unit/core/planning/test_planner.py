@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.changes import Edited, ShownLine, changes, diff_of, lines_shown, new_file
+from worker.core.comments import ledger_text
 from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
 from worker.core.errors import ConfigurationError
@@ -236,9 +237,9 @@ def test_skipped_files_are_in_the_ledger_and_what_happened_to_them_reaches_the_m
         b"Binary files a/logo.png and b/logo.png differ\n"
     )
     plan = planned(parse_diff(diff))
-    assert plan.ledger.in_words() == (
-        "1 of 5 changed lines reviewed; not reviewed: package-lock.json (lock file, 2),"
-        " vendor/x.go (vendored file, 2), logo.png (binary file, 0)"
+    assert ledger_text(plan.ledger) == (
+        "1 of 5 changed lines reviewed; not reviewed: package-lock.json (lock file, 2);"
+        " vendor/x.go (vendored file, 2); logo.png (binary file, 0)"
     )
     (chunk,) = plan.chunks
     text = said(plan, chunk)
