@@ -71,7 +71,12 @@ def stem(path: str) -> str:
 
 def _join_by_name(files: Sequence[FileDiff], by_stem: dict[str, list[int]], groups: _Groups) -> None:
     """Join files whose changed lines name another changed file, those of one folder first."""
-    unique = {name.encode(): indices[0] for name, indices in by_stem.items() if len(indices) <= 2 and len(name) > 3}
+    # A path is bytes to git: those that are not UTF-8 are surrogates in a name.
+    unique = {
+        name.encode("utf-8", "surrogateescape"): indices[0]
+        for name, indices in by_stem.items()
+        if len(indices) <= 2 and len(name) > 3
+    }
     pairs: list[tuple[bool, int, int]] = []
     for index, file in enumerate(files):
         named = {

@@ -194,6 +194,19 @@ def test_a_test_shares_the_unit_of_its_source() -> None:
         assert any({f"src/{name}.py", f"tests/test_{name}.py"} <= unit for unit in units)
 
 
+def test_files_whose_names_are_not_utf_8_are_grouped_like_others() -> None:
+    """Only a change of several units is grouped, so such a name must not wait for one to be read."""
+    row = b"+line of code\n"
+    diff = b"".join(
+        b'diff --git "a/%s" "b/%s"\nnew file mode 100644\nindex 0000000..1234567\n--- /dev/null\n+++ "b/%s"\n'
+        b"@@ -0,0 +1,100 @@\n%s" % (name, name, name, row * 100)
+        for name in (rb"caf\351s.py", rb"test_caf\351s.py", rb"\377\376\375\374")
+    )
+    plan = planned(parse_diff(diff), SMALL)
+    assert sum(chunk.changed for chunk in plan.chunks) == 300
+    assert len(plan.chunks) > 1
+
+
 def test_a_large_file_is_cut_where_a_scope_begins() -> None:
     function = [
         b"def compute(number):",
