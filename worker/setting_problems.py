@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
+from worker.core.errors import ConfigurationError
 from worker.providers.table import PROVIDERS, is_loopback
 from worker.providers.vocabulary import problems_with
+from worker.storage.address import address_of
 
 if TYPE_CHECKING:
     from worker.settings import Role, Settings
@@ -73,9 +77,18 @@ def _url_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]
         if url and field not in rejected:
             yield from _url_problem(field.upper(), url, settings.allow_insecure_hosts)
     if settings.redis_url is not None:
-        parts = url_parts(settings.redis_url.get_secret_value())
-        if parts is None or parts.scheme not in ("redis", "rediss", "unix", "redis+socket"):
-            yield "REDIS_URL: is not a Redis URL. Write redis://HOST:6379/0, rediss://… for TLS, or unix:///PATH."
+        yield from _redis_problems(settings.redis_url.get_secret_value())
+
+
+def _redis_problems(url: str) -> Iterator[str]:
+    try:
+        address = address_of(url)
+    except ConfigurationError as error:
+        yield from error.problems
+        return
+    for option, path in address.tls.files.items() if address.tls is not None else ():
+        if not os.access(path, os.R_OK) or not Path(path).is_file():
+            yield f"REDIS_URL: {option} names no file that can be read. Check the path and who may read it."
 
 
 def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str]:

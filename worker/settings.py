@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -32,7 +31,8 @@ from pydantic import (
 
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
-from worker.setting_problems import problems_of, url_parts
+from worker.setting_problems import problems_of
+from worker.storage.address import address_of
 
 
 class Role(StrEnum):
@@ -197,7 +197,9 @@ class ServiceSettings(_Group):
     """The program itself"""
 
     redis_url: SecretStr | None = Field(
-        default=None, description="redis://, rediss:// or unix://; empty: an embedded one, with `serve` and `demo`."
+        default=None,
+        description="redis://HOST/0, rediss:// for TLS, unix:///PATH, or Sentinels:"
+        " sentinel://HOST1:26379;sentinel://HOST2:26379/0?master_name=NAME; empty: embedded, with `serve` and `demo`.",
     )
     redis_password: SecretStr | None = Field(
         default=None, description="Password for REDIS_URL where that has none; docker-compose needs it."
@@ -263,11 +265,10 @@ class Settings(
         """`redis_url` with `redis_password` in it; None where the embedded Redis is meant."""
         if self.redis_url is None or self.redis_password is None:
             return self.redis_url
-        parts = url_parts(self.redis_url.get_secret_value())
-        if parts is None or parts.password is not None or not (parts.hostname or parts.scheme == "unix"):
+        address = address_of(self.redis_url.get_secret_value())
+        if address.login.password:
             return self.redis_url
-        login = f"{parts.username or ''}:{quote(self.redis_password.get_secret_value(), safe='')}"
-        return SecretStr(urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}")))
+        return SecretStr(address.with_password(self.redis_password.get_secret_value()).url)
 
     @property
     def result_hash(self) -> str:
@@ -280,9 +281,8 @@ class Settings(
         """Every secret value, for the redactor alone."""
         values = [value for _, value in self if isinstance(value, SecretStr)]
         plain = [value.get_secret_value() for value in values]
-        parts = url_parts(self.redis_url.get_secret_value()) if self.redis_url else None
-        if parts is not None and parts.password:
-            plain.append(parts.password)
+        if self.redis_url is not None:
+            plain += address_of(self.redis_url.get_secret_value()).passwords
         return tuple(value for value in plain if value)
 
 

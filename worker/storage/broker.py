@@ -18,7 +18,11 @@ from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from worker.storage.address import Address, Kind
+from worker.storage.connection import in_our_words, sentinel_options
 from worker.storage.foreign import put_aside
 
 PLAIN_HEADERS: dict[str, type] = {
@@ -65,16 +69,43 @@ class _Transport(kombu_redis.Transport):
     Channel = _Channel
 
 
+class _SentinelChannel(kombu_redis.SentinelChannel):
+    def _get_client(self) -> type[redis.Redis]:
+        return _Client
+
+
+class _SentinelTransport(kombu_redis.SentinelTransport):
+    Channel = _SentinelChannel
+
+
 class _Connection(Connection):
     def get_transport_cls(self) -> type:
         """Whatever the URL's spelling, it is a Redis: settings let no other through."""
-        return _Transport
+        return _SentinelTransport if self.transport_cls == "sentinel" else _Transport
+
+    def _establish_connection(self) -> Any:
+        """Celery logs what this raises, and tries again."""
+        try:
+            return super()._establish_connection()  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            ours = in_our_words(error)
+            if ours is None:
+                raise
+            raise redis.ConnectionError(str(ours)) from error
 
 
 class Amqp(AMQP):  # type: ignore[misc]
     """For `Celery(amqp=…)`: the application's part that makes its connections."""
 
     Connection = _Connection
+
+
+def sentinel_transport_options(address: Address) -> dict[str, object]:
+    """What kombu must be told beside its URL; empty where no Sentinels are asked."""
+    if address.kind is not Kind.SENTINEL:
+        return {}
+    asking = sentinel_options(address) | {"retry": Retry(NoBackoff(), 0)}
+    return {"master_name": address.master_name, "sentinel_kwargs": asking}
 
 
 def fault_of(message: bytes | str) -> str:

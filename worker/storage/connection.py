@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import quote
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker.core.errors import ConfigurationError, Unreachable
+from worker.storage.address import NO_CLUSTER, Address, Kind, Login, address_of, spelt_host, spelt_login
 
 PREFIX = "{kimi-review}"
 """What every key of ours starts with. The braces are a hash tag: in a cluster all keys lie in one slot, so that one
@@ -27,42 +34,127 @@ DECLINED = (
 )
 TAKES_NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
 """Words of the server's own errors: out of memory, a replica, a full disk, a cluster that is not whole."""
+CERTIFICATE_REFUSED = re.compile(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed:? ?(.*?)\.? ?\(_ssl\.c:")
+
+SENTINEL_TIMEOUT_S = 0.5
 
 
 def connect(url: str, *, timeout_s: float = 5.0, max_connections: int = 32) -> redis.asyncio.Redis:
     """A client for one event loop; `timeout_s` bounds each step: waiting for a connection, connecting, the answer.
 
-    A call is sent once more when the connection turns out to be dead, as it is after a restart of the server;
-    each of our scripts may be sent twice. A call that got no answer in time is not.
+    A call is sent once more when the connection turns out to be dead, as it is after a restart of the server or when
+    another one is the master now; each of our scripts may be sent twice. A call that got no answer in time is not.
     """
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_url(url),
-        max_connections=max_connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+    address = address_of(url)
+    options = server_options(address) | {
+        "max_connections": max_connections,
+        "timeout": timeout_s,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         # No health checks: where a password is missing, redis-py 8 recurses in them without end. A dead connection is
         # noticed by the call itself.
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        "health_check_interval": 0,
+        "retry": AsyncRetry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    }
+    if address.kind is Kind.SENTINEL:
+        asking = sentinel_options(address) | {"retry": AsyncRetry(NoBackoff(), 0)}
+        sentinels = redis.asyncio.Sentinel(address.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+        pool = _MasterPool(address.master_name, sentinels, **options)  # type: ignore[no-untyped-call]
+        return redis.asyncio.Redis.from_pool(pool)
+    options["connection_class"] = (
+        redis.asyncio.UnixDomainSocketConnection
+        if address.kind is Kind.SOCKET
+        else (redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection)
     )
-    return redis.asyncio.Redis.from_pool(pool)
+    return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**options))
 
 
-def redis_url(url: str) -> str:
-    """The address as redis-py spells it; kombu writes a Unix socket as `redis+socket:///path?virtual_host=0`."""
-    if not url.startswith("redis+socket://"):
-        return url
-    return "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
+@contextmanager
+def connected(url: str, *, timeout_s: float = 5.0) -> Iterator[redis.Redis]:
+    """A client for a thread without an event loop."""
+    address = address_of(url)
+    options = server_options(address) | {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    }
+    with ExitStack() as opened:
+        if address.kind is Kind.SENTINEL:
+            asking = sentinel_options(address) | {"retry": Retry(NoBackoff(), 0)}
+            sentinels = redis.Sentinel(address.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+            opened.callback(sentinels.close)
+            managed = redis.sentinel.SentinelConnectionPool
+            pool: redis.ConnectionPool = managed(address.master_name, sentinels, **options)  # type: ignore[no-untyped-call]
+        else:
+            options["connection_class"] = (
+                redis.UnixDomainSocketConnection
+                if address.kind is Kind.SOCKET
+                else (redis.SSLConnection if address.tls else redis.Connection)
+            )
+            pool = redis.ConnectionPool(**options)
+        yield opened.enter_context(redis.Redis.from_pool(pool))
+
+
+def server_options(address: Address) -> dict[str, Any]:
+    """Of a redis-py connection to the server, or to whichever is the master."""
+    options: dict[str, Any] = {"db": address.db} | _login_options(address.login) | tls_options(address)
+    match address.kind:
+        case Kind.SERVER:
+            [(options["host"], options["port"])] = address.hosts
+        case Kind.SOCKET:
+            options["path"] = address.path
+        case Kind.SENTINEL:
+            options["ssl"] = address.tls is not None
+    return options
+
+
+def sentinel_options(address: Address) -> dict[str, Any]:
+    """Of a redis-py client of the Sentinels themselves. Add a `retry`: by default it is three, seconds apart."""
+    return {
+        # The next one is asked when one does not answer: together with a master's, its machine is often gone.
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "ssl": address.tls is not None,
+        **_login_options(address.sentinel_login),
+        **tls_options(address),
+    }
+
+
+def tls_options(address: Address) -> dict[str, Any]:
+    """As redis-py and kombu name them; empty without TLS."""
+    tls = address.tls
+    if tls is None:
+        return {}
+    reqs = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}[tls.verification]
+    return {"ssl_cert_reqs": reqs, "ssl_check_hostname": tls.checks_host, **tls.files}
+
+
+def _login_options(login: Login) -> dict[str, Any]:
+    return {"username": login.username or None, "password": login.password or None}
+
+
+class _MasterPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
+    """Connections to whichever server the Sentinels call the master; a call waits for a free one."""
+
+    async def aclose(self) -> None:
+        """Leave the Sentinels too: redis-py closes the master's connections alone."""
+        await super().aclose()
+        await self.sentinel_manager.aclose()
 
 
 def broker_url(url: str) -> str:
-    """The address as kombu spells it."""
-    if not url.startswith("unix://"):
-        return url
-    parts = urlsplit(url)
-    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return f"redis+socket://{login}{parts.path}?{parts.query.replace('db=', 'virtual_host=')}"
+    """The address as kombu spells it; certificates and the master's name travel as options."""
+    address = address_of(url)
+    login = spelt_login(address.login)
+    match address.kind:
+        case Kind.SOCKET:
+            return f"redis+socket://{login}{quote(address.path)}?virtual_host={address.db}"
+        case Kind.SERVER:
+            scheme = "rediss" if address.tls else "redis"
+        case Kind.SENTINEL:
+            scheme = "sentinel"
+    # kombu goes on with the next part when it meets an error, and reads login and database from that one.
+    return ";".join(f"{scheme}://{login}{spelt_host(host)}/{address.db}" for host in address.hosts)
 
 
 @contextmanager
@@ -71,16 +163,54 @@ def answering() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        said = str(error)
-        if isinstance(error, redis.AuthenticationError) or any(word in said for word in DECLINED):
-            raise ConfigurationError(
-                ["REDIS_URL: Redis declines us. Check the user and the password, and that the user may run scripts."]
-            ) from error
-        # redis-py takes the first word off the errors that it has a class for.
-        is_full_or_replica = isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError))
-        if is_full_or_replica or (isinstance(error, redis.ResponseError) and any(w in said for w in TAKES_NO_WRITES)):
-            raise Unreachable(f"Redis takes no writes: {said}. Check its memory, its disk and its role.") from error
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)):
-            name = type(error).__name__
-            raise Unreachable(f"Redis does not answer ({name}). Check REDIS_URL and that the server runs.") from error
-        raise
+        ours = in_our_words(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def in_our_words(error: redis.RedisError) -> Unreachable | ConfigurationError | None:
+    """What `error` means to the operator; None when it is a fault of the program."""
+    said = str(error)
+    if isinstance(error, (redis.exceptions.MovedError, redis.exceptions.ClusterCrossSlotError)):
+        return ConfigurationError([NO_CLUSTER])
+    if (refused := CERTIFICATE_REFUSED.search(said)) is not None:
+        return ConfigurationError(
+            [
+                f"REDIS_URL: the server's certificate is refused: {refused[1].strip()}. Write the host as the"
+                " certificate names it, and ?ssl_ca_certs=/PATH/ca.pem where an authority of your own has signed it."
+            ]
+        )
+    if "[SSL" in said:
+        return Unreachable(
+            "Redis does not speak TLS as REDIS_URL says. Write its TLS port, or redis:// if it has none."
+        )
+    if isinstance(error, redis.AuthenticationError) or any(word in said for word in DECLINED):
+        who = (
+            "the Sentinels decline us. Check sentinel_password"
+            if _is_of_sentinels(error)
+            else "Redis declines us. Check"
+        )
+        return ConfigurationError([f"REDIS_URL: {who} the user and the password, and that the user may run scripts."])
+    if takes_no_writes(error):
+        return Unreachable(f"Redis takes no writes: {said}. Check its memory, its disk and its role.")
+    if _is_of_sentinels(error):
+        return Unreachable(
+            "No Sentinel names a master that works. A failover may be under way;"
+            " else check the hosts and master_name in REDIS_URL, and that the Sentinels run."
+        )
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)):
+        return Unreachable(f"Redis does not answer ({type(error).__name__}). Check REDIS_URL and that the server runs.")
+    return None
+
+
+def takes_no_writes(error: redis.RedisError) -> bool:
+    """Whether the server declined for a state that passes, or that its operator must end."""
+    # redis-py takes the first word off the errors that it has a class for.
+    if isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)):
+        return True
+    return isinstance(error, redis.ResponseError) and any(word in str(error) for word in TAKES_NO_WRITES)
+
+
+def _is_of_sentinels(error: redis.RedisError) -> bool:
+    return isinstance(error, (redis.sentinel.MasterNotFoundError, redis.asyncio.sentinel.MasterNotFoundError))

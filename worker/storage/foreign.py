@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 import structlog
 
-from worker.storage.connection import PREFIX, answering, redis_url
+from worker.storage.connection import PREFIX, answering, connected
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ def put_aside(client: redis.Redis, *, task: str, reason: str, size: int) -> None
 
 def keep_foreign(url: str, *, task: str, reason: str, size: int) -> None:
     """The same where no client is at hand. Raises `Unreachable`."""
-    with answering(), redis.Redis.from_url(redis_url(url), socket_timeout=5, socket_connect_timeout=5) as client:
+    with answering(), connected(url) as client:
         put_aside(client, task=task, reason=reason, size=size)
 
 

@@ -6,7 +6,6 @@ A message may be lost, late or there twice; the job records decide (`jobs.py`), 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 
 import redis.asyncio
@@ -14,8 +13,9 @@ from celery import Celery
 
 from worker.core.errors import Unreachable
 from worker.core.job import Due, Priority, Stage
-from worker.storage.broker import Amqp, message_for
-from worker.storage.connection import answering, broker_url
+from worker.storage.address import address_of
+from worker.storage.broker import Amqp, message_for, sentinel_transport_options
+from worker.storage.connection import answering, broker_url, tls_options
 
 TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review.publish"}
 """Jobs are sent by name, so the program needs no import of its door to Celery."""
@@ -23,14 +23,15 @@ TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review
 MESSAGE_PRIORITY: Mapping[Priority, int] = {Priority.INTERACTIVE: 0, Priority.CROWD: 3, Priority.BATCH: 9}
 """0 is taken first. The order of the queues alone would not do: kombu keeps their names in a set."""
 
-VERIFIED_TLS: Mapping[str, object] = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
-
 SEND_TIMEOUT_S = 2.0
 
 
 def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int = 4) -> Celery:
     """The Celery application, for workers and for those who only send. Every setting has its reason beside it."""
+    address = address_of(redis_url)
     app = Celery("kimi-review", broker=broker_url(redis_url), amqp=Amqp, set_as_current=False)
+    # Whoever has the application alone finds the same Redis.
+    app.redis_url = redis_url
     app.conf.update(
         # The job record holds the outcome; a result would be a second truth that nobody reads.
         task_ignore_result=True,
@@ -57,6 +58,8 @@ def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int 
         # Without it a worker gives up for good after 100 attempts.
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        # A server that takes no writes for a while, a master that became a replica: the worker waits, it does not end.
+        broker_channel_error_retry=True,
         broker_connection_timeout=SEND_TIMEOUT_S,
         # Sending fails fast: the record is written already, and upkeep sends it again.
         task_publish_retry=False,
@@ -67,8 +70,8 @@ def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int 
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_consumer="worker.consumer:Consumer",
-        # kombu would look at no certificate unless it is told to; what the URL itself says of them wins.
-        broker_use_ssl=VERIFIED_TLS if redis_url.startswith("rediss://") else None,
+        # kombu would look at no certificate unless it is told to.
+        broker_use_ssl=tls_options(address) or None,
         broker_transport_options={
             # A safety net below the lease, which recovers within seconds.
             "visibility_timeout": visibility_timeout_s,
@@ -88,6 +91,7 @@ def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int 
             "interval_start": 0,
             "interval_step": 0,
             "interval_max": 0,
+            **sentinel_transport_options(address),
         },
     )
     return app

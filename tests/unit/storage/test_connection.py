@@ -15,7 +15,7 @@ import redis
 from worker.core.change import ChangeRef
 from worker.core.errors import ConfigurationError, ReviewError, Unreachable
 from worker.core.job import Accepted, Intent, Priority
-from worker.storage.connection import broker_url, connect, redis_url
+from worker.storage.connection import broker_url, connect
 from worker.storage.embedded import EmbeddedRedis, start
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake, celery_app
@@ -143,7 +143,9 @@ def test_the_broker_s_certificate_is_verified_unless_the_url_says_otherwise() ->
     default = celery_app("rediss://host:6380/0").connection_for_read()
     assert default.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
     asked = celery_app("rediss://host:6380/0?ssl_cert_reqs=none").connection_for_read()
-    assert asked.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
+    assert asked.ssl == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}
+    own = celery_app("rediss://host:6380/0?ssl_ca_certs=/ca.pem").connection_for_read()
+    assert own.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, "ssl_ca_certs": "/ca.pem"}
     assert not celery_app("redis://host:6379/0").connection_for_read().ssl
 
 
@@ -152,10 +154,14 @@ def test_the_broker_s_certificate_is_verified_unless_the_url_says_otherwise() ->
     [
         ("unix:///run/r.sock?db=2", "redis+socket:///run/r.sock?virtual_host=2"),
         ("unix://:word@/run/r.sock?db=0", "redis+socket://:word@/run/r.sock?virtual_host=0"),
+        ("redis+socket:///run/r.sock?virtual_host=2", "redis+socket:///run/r.sock?virtual_host=2"),
         ("redis://host:6379/1", "redis://host:6379/1"),
-        ("rediss://host:6380/0", "rediss://host:6380/0"),
+        ("rediss://host/0?ssl_ca_certs=/ca.pem", "rediss://host:6379/0"),
+        (
+            "sentinel://:a%40b@one;sentinel://two:9/3?master_name=m",
+            "sentinel://:a%40b@one:26379/3;sentinel://:a%40b@two:9/3",
+        ),
     ],
 )
-def test_one_address_is_spelt_for_each_reader(ours: str, kombus: str) -> None:
+def test_one_address_is_spelt_for_kombu_too(ours: str, kombus: str) -> None:
     assert broker_url(ours) == kombus
-    assert redis_url(kombus) == ours
