@@ -134,6 +134,18 @@ class Jobs(Protocol):
     async def died(self, claim: Claim, *, reason: str, wait_s: float = 0.0) -> None:
         """Count the attempt as one that ended by a fault of ours; after three of them the job is a dead letter."""
 
+    async def leave(self, claim: Claim, *, reason: str) -> None:
+        """Give the job back to a worker of a newer version, for this one cannot go on with it: no attempt counts.
+
+        Workers of this version are refused it from then on; after a day in vain it is a dead letter.
+        """
+
+    async def pass_over(self, job_id: str, *, worker: str, reason: str) -> None:
+        """The same for a job that nobody holds: a message for it could not be read. One that is held stays so."""
+
+    async def left(self) -> int:
+        """How many jobs wait for a worker of a newer version."""
+
     async def note_head(self, claim: Claim, head: str) -> None:
         """Write down the head the forge named, for a job that was accepted without one.
 
@@ -180,7 +192,7 @@ class Jobs(Protocol):
     async def told(self, job_id: str) -> None: ...
 
     async def leads(self, who: str, *, for_s: float) -> bool:
-        """Whether `who` does the upkeep of the fleet for the next seconds: one at a time."""
+        """Whether `who` does the upkeep of the fleet for the next seconds: one at a time, the newest version first."""
 
     async def trim(self) -> None:
         """Forget in the indexes what has expired."""

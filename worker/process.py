@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from worker import __version__
 from worker.core.errors import ReviewError
 from worker.core.job import Claim, Job, Stage, State
 from worker.memory import watch
@@ -28,6 +29,11 @@ CLAIMABLE: dict[Stage, tuple[State, ...]] = {
     Stage.REVIEW: (State.QUEUED, State.RUNNING),
     Stage.PUBLISH: (State.REVIEWED, State.PUBLISHING),
 }
+
+
+UNREADABLE = (
+    f"a message for it needs a newer version of this program than {__version__}: upgrade the workers before the rest"
+)
 
 
 class Services(Protocol):
@@ -92,6 +98,14 @@ class WorkerProcess:
         finally:
             self._running.discard(job_id)
 
+    def pass_over(self, job_id: str) -> None:
+        """Leave a job to a newer program, since a message for it could not be read."""
+        try:
+            asyncio.run(self._pass_over(job_id))
+        except ReviewError as error:
+            # The job is due as before; whoever is woken for it next may say the same.
+            log.warning("job.not_passed_over", job=job_id, error=str(error))
+
     def start_upkeep(self) -> None:
         """Begin this process's share of upkeep, in a thread of its own."""
         self._upkeep = threading.Thread(target=self.keep_up, name="upkeep", daemon=True)
@@ -141,6 +155,10 @@ class WorkerProcess:
             publishes = stage is Stage.PUBLISH
             work = services.publish if publishes else services.review
             await holder.hold(job_id, work, states=CLAIMABLE[stage], may_cut_short=not publishes)
+
+    async def _pass_over(self, job_id: str) -> None:
+        async with self._services() as services:
+            await services.jobs.pass_over(job_id, worker=self.name, reason=UNREADABLE)
 
     async def _keep_up(self) -> None:
         async with self._services() as services:

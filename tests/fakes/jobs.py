@@ -14,6 +14,7 @@ from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClai
 MAX_DEATHS = 3
 WAKE_GRACE_S = 2.0
 CROWD = 10
+LEFT_WAIT_S = 5.0
 
 
 @dataclass
@@ -26,6 +27,8 @@ class _Record:
     token: int = 0
     worker: str = ""
     lease_until: float | None = None
+    left_to_newer: bool = False
+    """Whether workers of this version are refused it."""
     woken_until: float = 0.0
     due_at: float = 0.0
     saved: dict[str, bytes] = field(default_factory=dict)
@@ -167,6 +170,8 @@ class FakeJobs:
             return NotClaimed(f"superseded by {newer}")
         if record.job.not_before > self._now():
             return NotClaimed(f"not before {record.job.not_before:.6f}")
+        if record.left_to_newer:
+            return NotClaimed(record.job.reason)
         publishes = record.stage is Stage.PUBLISH
         state = record.job.state
         if state is State.DEFERRED:
@@ -216,6 +221,21 @@ class FakeJobs:
         record = self._owned(claim)
         if not self._died(record, reason):
             self._give_back(record, claim.job.waiting_state, reason, wait_s)
+
+    async def leave(self, claim: Claim, *, reason: str) -> None:
+        record = self._owned(claim)
+        record.job = replace(record.job, attempt=max(0, record.job.attempt - 1))
+        self._give_back(record, claim.job.waiting_state, "left to a newer version of this program", LEFT_WAIT_S)
+        record.left_to_newer = True
+        self._pass_over(record, record.worker, reason)
+
+    async def pass_over(self, job_id: str, *, worker: str, reason: str) -> None:
+        record = self._records.get(job_id)
+        if record is not None and not record.job.state.is_final and not self._is_leased(record):
+            self._pass_over(record, worker, reason)
+
+    async def left(self) -> int:
+        return sum(record.job.is_left for record in self._records.values())
 
     async def note_head(self, claim: Claim, head: str) -> None:
         record = self._owned(claim)
@@ -346,6 +366,11 @@ class FakeJobs:
             raise NotFound(f"There is no dead letter {job_id}.")
         return record
 
+    def _pass_over(self, record: _Record, worker: str, reason: str) -> None:
+        self._note(record, "job.left", f"by {worker}: {reason}")
+        record.job = replace(record.job, reason=reason, not_before=0.0, is_left=True)
+        record.due_at = self._now() + LEFT_WAIT_S
+
     def _note(self, record: _Record, event: str, detail: str) -> None:
         record.log.append(Decision(self._now(), event, detail))
         del record.log[:-200]
@@ -362,8 +387,9 @@ class FakeJobs:
         if state is State.SUPERSEDED and not superseded_by:
             superseded_by = self._lines[record.job.ref].head
         record.job = replace(
-            record.job, state=state, reason=reason, updated_at=self._now(), superseded_by=superseded_by
+            record.job, state=state, reason=reason, updated_at=self._now(), superseded_by=superseded_by, is_left=False
         )
+        record.left_to_newer = False
         if state.is_final:
             record.lease_until = None
         if state is State.FAILED:

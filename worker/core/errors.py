@@ -26,6 +26,7 @@
     ├── ContentFiltered           isolate the file by halving, name it
     ├── ParameterRefused          drop the named parameter once, remember it for the model
     ├── OutcomeUnknown            a write may or may not have happened: look before writing again
+    ├── WrittenByNewer            a newer version of this program is needed: the job is left to it, no attempt counts
     ├── Superseded                a newer head took over; not a failure
     └── LeaseLost                 another worker owns the job now; stop, write nothing
 
@@ -171,6 +172,9 @@ class ParameterRefused(ReviewError):
 
 
 class OutcomeUnknown(ReviewError): ...
+
+
+class WrittenByNewer(ReviewError): ...
 
 
 class Superseded(ReviewError):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.core.change import ChangeRef
+
+RECORD_VERSION = 1
+"""Of what this program stores for a job, the record and its checkpoints together. It is raised by a release whose jobs
+an older program could not go on with: a new state, a new step, a checkpoint that it cannot read. Fields that an older
+program may pass over need no new version."""
 
 
 class State(StrEnum):
@@ -67,7 +74,9 @@ class Job:
     superseded_by: str = ""
     """The head that took over."""
     version: int = 1
-    """Of the record; unknown fields of a newer one survive a write by an older program."""
+    """Of the oldest program that can work on it; unknown fields of a newer one survive a write by an older program."""
+    is_left: bool = False
+    """Whether it waits for a worker of a newer version of this program; `reason` then says so."""
 
     @property
     def waiting_state(self) -> State:
@@ -135,3 +144,12 @@ class Decision:
     event: str
     """`thing.happened`, past tense, constant."""
     detail: str = ""
+
+
+_ID = re.compile(r"[0-9a-f]{20}")
+
+
+def job_named_in(arguments: object) -> str:
+    """The job that a message's arguments begin with, empty when they do not. A newer program may say more behind it."""
+    first = arguments[0] if isinstance(arguments, Sequence) and arguments else None
+    return first if isinstance(first, str) and _ID.fullmatch(first) else ""

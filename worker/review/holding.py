@@ -19,6 +19,7 @@ from worker.core.errors import (
     Superseded,
     Transient,
     Unreachable,
+    WrittenByNewer,
 )
 from worker.core.job import Claim, NotClaimed, State
 from worker.core.retry import GiveUp, decide_job
@@ -140,6 +141,9 @@ class Holder:
             case Superseded():
                 log.info("job.superseded", by=error.by, reason=said)
                 await self._insist(claim, lambda: jobs.release(claim, State.SUPERSEDED, reason=said))
+            case WrittenByNewer():
+                log.error("job.left", error=said)
+                await self._insist(claim, lambda: jobs.leave(claim, reason=said))
             case NotNow():
                 wait_s = seconds_until(error.until, now=self.clock.now())
                 log.warning("job.deferred", wait_s=round(wait_s), error=said)

@@ -1,14 +1,12 @@
--- Take the lease. ARGV: id, worker, lease seconds, states it may be in, separated by commas, a nonce of the call
+-- Take the lease. ARGV: id, worker, lease seconds, states it may be in, separated by commas, a nonce of the call, the
+-- program's version, a random number below 1
 -- Answers {'', reason} or {token, field, value, field, value, …}.
 local id, worker, lease_s, states = ARGV[1], ARGV[2], tonumber(ARGV[3]), ',' .. ARGV[4] .. ','
-local nonce = ARGV[5]
+local nonce, program, spread = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local key = job_key(id)
 local job = hash(key)
 if not job.state then
   return {'', 'there is no such job'}
-end
-if tonumber(job.version or '1') > VERSION or not STATES[job.state] then
-  return {'', 'it is ' .. job.state .. ', written by a newer version of this program: upgrade this worker'}
 end
 if FINAL[job.state] then
   return {'', 'already ' .. job.state}
@@ -26,15 +24,20 @@ end
 if is_leased(job) then
   return {'', 'leased by ' .. (job.worker or 'another worker')}
 end
-local current = hash(change_key(ref_of(job)))
-if tonumber(job.generation) < tonumber(current.generation or '0') then
-  local newer = job.superseded_by or current.head or ''
+local newest = redis.call('HMGET', change_key(ref_of(job)), 'generation', 'head')
+if tonumber(job.generation) < tonumber(newest[1] or '0') then
+  local newer = job.superseded_by or newest[2] or ''
   redis.call('HSET', key, 'superseded_by', newer)
   move(id, job, 'superseded', 'a newer head was accepted: ' .. newer)
   return {'', 'superseded by ' .. newer}
 end
 if tonumber(job.not_before or '0') > NOW then
   return {'', 'not before ' .. job.not_before}
+end
+local beyond = beyond_us(job, program)
+if beyond then
+  leave(id, job, worker, beyond, spread)
+  return {'', beyond}
 end
 -- A deferred job goes on where it stopped.
 local publishes = job.stage == 'publish'
@@ -53,6 +56,7 @@ end
 redis.call('SET', P .. ':token', string.format('%.0f', NOW * 1000), 'NX')
 job.token = string.format('%.0f', redis.call('INCR', P .. ':token'))
 job.attempt = tostring(tonumber(job.attempt or '0') + 1)
+no_longer_left(id, job)
 job.lease_until = stamp(NOW + lease_s)
 job.worker = worker
 redis.call('HSET', key, 'token', job.token, 'attempt', job.attempt, 'worker', worker, 'nonce', nonce)

@@ -19,13 +19,17 @@
 --   P:open                   hash   forge:repository -> how many of its jobs are not final, batches left out
 --   P:urgent                 zset   job that is worked on, or reviewed -> when somebody must look at it next
 --   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
+--   P:left                   zset   job that waits for a worker of a newer program -> since when
 --   P:token                  string last fencing token
 --   P:paused                 string reason, while the fleet is paused
 local P = KEYS[1]
 local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 
-local VERSION = 1
+-- The record's version is that of the oldest program that can work on it: `RECORD_VERSION` of worker/core/job.py, of
+-- whoever made it, or saved a checkpoint for it. An older program touches nothing of a newer record but the fields
+-- left_at, left_times, left_by and left, which all know, and its place in the indexes.
+local VERSION = @VERSION@
 local DAY_S = 86400
 local RECORD_KEPT_S = 30 * DAY_S
 local SAVED_KEPT_S = 1 * DAY_S
@@ -37,6 +41,11 @@ local LOG_LENGTH = 200
 -- Whoever queues a job wakes a worker for it; only after this time is it taken for forgotten.
 local WAKE_GRACE_S = 2
 local MAX_DEATHS = 3
+-- A job that only a newer program can work on is looked at again after so long, doubled each time up to the longest.
+local LEFT_WAIT_S = 5
+local LONGEST_LEFT_WAIT_S = 30
+-- Where no newer worker has come for so long, none is on its way: somebody must hear of it.
+local LEFT_FOR_S = DAY_S
 -- So many open jobs of one repository go first; those beyond them let other repositories pass.
 local CROWD = 10
 
@@ -44,6 +53,7 @@ local STATES = {
   queued = true, running = true, reviewed = true, publishing = true, done = true, skipped = true, superseded = true,
   deferred = true, failed = true,
 }
+local STAGES = {review = true, publish = true}
 local FINAL = {done = true, skipped = true, superseded = true, failed = true}
 
 local function stamp(seconds)
@@ -111,6 +121,15 @@ local function end_lease(id, job)
   job.lease_until = nil
 end
 
+-- Somebody can work on it after all, or it has ended.
+local function no_longer_left(id, job)
+  if job.left then
+    redis.call('HDEL', job_key(id), 'left', 'left_at', 'left_times', 'left_by')
+    redis.call('ZREM', P .. ':left', id)
+    job.left = nil
+  end
+end
+
 -- Move to another state. A final one ends lease and wake-ups, and sets when the record goes.
 local function move(id, job, state, reason)
   local key = job_key(id)
@@ -131,6 +150,7 @@ local function move(id, job, state, reason)
   job.reason = reason
   if FINAL[state] then
     end_lease(id, job)
+    no_longer_left(id, job)
     redis.call('ZREM', P .. ':due:' .. job.priority, id)
     redis.call('ZREM', P .. ':urgent', id)
     redis.call('EXPIRE', key, RECORD_KEPT_S)
@@ -151,6 +171,11 @@ local function queue_again(id, job, when, reason)
   redis.call('ZREM', P .. ':notes', id)
   redis.call('HDEL', key, 'superseded_by')
   end_lease(id, job)
+  if job.stage == 'publish' and redis.call('HEXISTS', key .. ':saved', 'report') == 0 then
+    -- The report was kept for some days after the end, and those are over.
+    job.stage = 'review'
+    redis.call('HSET', key, 'stage', 'review')
+  end
   redis.call('HSET', key, 'attempt', 0, 'deaths', 0, 'not_before', stamp(when))
   move(id, job, job.stage == 'publish' and 'reviewed' or 'queued', reason)
   set_due(id, job, math.max(when, NOW + WAKE_GRACE_S))
@@ -167,6 +192,45 @@ local function died(id, job, reason)
     return true
   end
   return false
+end
+
+-- Why only a newer program can work on a job, in words; nil when this one can. `program` is its own version.
+local function beyond_us(job, program)
+  local what = nil
+  if tonumber(job.version or '1') > VERSION then
+    what = 'its record is of version ' .. job.version .. ', and version ' .. VERSION .. ' is known here'
+  elseif not STATES[job.state] then
+    what = 'it is ' .. job.state .. ', which is not known here'
+  elseif job.stage and not STAGES[job.stage] then
+    what = 'its next step is ' .. job.stage .. ', which is not known here'
+  elseif job.left_by == program then
+    return job.left
+  end
+  return what and 'it needs a newer version of this program than ' .. program .. ' (' .. what .. '): upgrade the workers'
+end
+
+-- Leave a job to a newer program: no attempt is counted. It stays due, so that somebody is woken for it now and then;
+-- after a day in vain it is a dead letter, which its change is told. `spread` is at least 0 and less than 1.
+local function leave(id, job, worker, reason, spread)
+  local key = job_key(id)
+  if not redis.call('ZSCORE', P .. ':due:' .. job.priority, id) then
+    -- Nobody is woken for it: it has come to an end that only a newer program knows.
+    return
+  end
+  local since = tonumber(job.left_at or NOW)
+  if NOW - since > LEFT_FOR_S then
+    move(id, job, 'failed', 'no newer worker came within a day: ' .. reason)
+    return
+  end
+  local times = redis.call('HINCRBY', key, 'left_times', 1)
+  redis.call('HSET', key, 'left', reason, 'left_at', stamp(since))
+  redis.call('ZADD', P .. ':left', stamp(since), id)
+  if job.left ~= reason then
+    decide(id, 'job.left', 'by ' .. worker .. ': ' .. reason)
+  end
+  job.left = reason
+  local wait_s = math.min(LEFT_WAIT_S * 2 ^ (times - 1), LONGEST_LEFT_WAIT_S)
+  set_due(id, job, NOW + wait_s * (1 + spread))
 end
 
 -- The record when `token` still owns it, else nil: a late writer changes nothing.

@@ -12,9 +12,22 @@ from typing import Any
 
 import redis.asyncio
 
+from worker import __version__
 from worker.core.change import ChangeRef
 from worker.core.errors import LeaseLost, NotFound, Superseded
-from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, Stage, State
+from worker.core.job import (
+    RECORD_VERSION,
+    Accepted,
+    Claim,
+    Decision,
+    Due,
+    Intent,
+    Job,
+    NotClaimed,
+    Priority,
+    Stage,
+    State,
+)
 from worker.storage.connection import PREFIX, answering
 
 LEASE_S = 15.0
@@ -31,16 +44,26 @@ LONGEST_SPREAD_S = 300.0
 KNOWN_STATES = frozenset(State)
 KNOWN_STAGES = frozenset(Stage)
 KNOWN_PRIORITIES = frozenset(Priority)
-"""While a fleet is being upgraded, a newer program may have written others: those are for newer workers."""
 
 
 class RedisJobs:
     """Implements `ports.Jobs`. One instance per event loop; the caller closes the client."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, lease_s: float = LEASE_S, prefix: str = PREFIX) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        *,
+        lease_s: float = LEASE_S,
+        prefix: str = PREFIX,
+        version: int = RECORD_VERSION,
+        program: str = __version__,
+    ) -> None:
+        """`version` is of the records, `program` of the program: tests let two of them work on one store."""
         self._client = client
         self._lease_s = lease_s
         self._prefix = prefix
+        self._version = version
+        self._program = program
 
     # ---------------------------------------------------------------------------------- life of a job
 
@@ -63,7 +86,17 @@ class RedisJobs:
 
     async def claim(self, job_id: str, *, worker: str, states: Sequence[State]) -> Claim | NotClaimed:
         names = ",".join(state.value for state in states)
-        token, *rest = await self._run("claim", job_id, worker, self._lease_s, names, secrets.token_hex(8))
+        nonce = secrets.token_hex(8)
+        token, *rest = await self._run(
+            "claim",
+            job_id,
+            worker,
+            self._lease_s,
+            names,
+            nonce,
+            self._program,
+            random.random(),  # noqa: S311 - no secret
+        )
         if not token:
             return NotClaimed(_text(rest[0]))
         record = dict(zip(rest[::2], rest[1::2], strict=True))
@@ -93,6 +126,16 @@ class RedisJobs:
 
     async def died(self, claim: Claim, *, reason: str, wait_s: float = 0.0) -> None:
         await self._move(claim, claim.job.waiting_state, reason, wait_s, "died")
+
+    async def leave(self, claim: Claim, *, reason: str) -> None:
+        self._fenced(claim, await self._left(claim.job.id, str(claim.token), "", reason))
+
+    async def pass_over(self, job_id: str, *, worker: str, reason: str) -> None:
+        await self._left(job_id, "", worker, reason)
+
+    async def left(self) -> int:
+        with answering():
+            return int(await self._client.zcard(self._key("left")))
 
     async def note_head(self, claim: Claim, head: str) -> None:
         answer, *other = await self._run("head", claim.job.id, claim.token, head)
@@ -156,17 +199,15 @@ class RedisJobs:
     async def due(self, priority: Priority, *, limit: int, again_s: float = REWAKE_S) -> Sequence[Due]:
         flat = await self._run("due", priority.value, limit, again_s)
         return [
-            Due(job=_text(job), stage=Stage(_text(stage)), priority=priority)
+            Due(job=_text(job), stage=_stage(_text(stage)), priority=priority)
             for job, stage in zip(flat[::2], flat[1::2], strict=True)
-            if _text(stage) in KNOWN_STAGES
         ]
 
     async def urgent(self, *, limit: int, again_s: float) -> Sequence[Due]:
         flat = [_text(word) for word in await self._run("urgent", limit, again_s)]
         return [
-            Due(job=job, stage=Stage(stage), priority=Priority(priority))
+            Due(job=job, stage=_stage(stage), priority=_priority(priority))
             for job, stage, priority in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-            if stage in KNOWN_STAGES and priority in KNOWN_PRIORITIES
         ]
 
     async def untold(self, *, limit: int, again_s: float) -> Sequence[Job]:
@@ -203,12 +244,17 @@ class RedisJobs:
 
     async def _run(self, name: str, *arguments: str | bytes | float) -> Any:  # Any: what a script answers
         encoded = [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in arguments]
-        script = self._client.register_script(_script(name))
+        script = self._client.register_script(_script(name, self._version))
         with answering():
             return await script(keys=[self._prefix], args=encoded)
 
     async def _move(self, claim: Claim, state: State, reason: str, wait_s: float, lease: str) -> None:
         self._fenced(claim, await self._run("move", claim.job.id, claim.token, state.value, reason, wait_s, lease))
+
+    async def _left(self, job_id: str, token: str, worker: str, reason: str) -> bytes:
+        spread = random.random()  # noqa: S311 - no secret
+        answer: bytes = await self._run("leave", job_id, token, worker, reason, self._program, spread)
+        return answer
 
     def _fenced(self, claim: Claim, answer: bytes) -> None:
         if not answer:
@@ -228,10 +274,11 @@ class RedisJobs:
 
 
 @cache
-def _script(name: str) -> str:
+def _script(name: str, version: int) -> str:
     """The text of `job_<name>.lua` behind what all of them share."""
     folder = files("worker.storage")
-    return folder.joinpath("job_record.lua").read_text("utf-8") + folder.joinpath(f"job_{name}.lua").read_text("utf-8")
+    shared = folder.joinpath("job_record.lua").read_text("utf-8").replace("@VERSION@", str(version))
+    return shared + folder.joinpath(f"job_{name}.lua").read_text("utf-8")
 
 
 # redis-py's types allow both for every answer; a client that does not decode gives bytes.
@@ -243,9 +290,21 @@ def _bytes(value: bytes | str) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8")
 
 
+# While a fleet is being upgraded, a newer program may have written what is not known here. The claim leaves such a job
+# to a newer worker; until then it is shown, and woken for, as what comes nearest.
+
+
 def _state(told: str) -> State:
-    """A state that only a newer program knows is shown as one that waits, since here nobody may work on it."""
+    """One that is not known waits, since nobody here may work on it."""
     return State(told) if told in KNOWN_STATES else State.DEFERRED
+
+
+def _stage(told: str) -> Stage:
+    return Stage(told) if told in KNOWN_STAGES else Stage.REVIEW
+
+
+def _priority(told: str) -> Priority:
+    return Priority(told) if told in KNOWN_PRIORITIES else Priority.INTERACTIVE
 
 
 def _job(record: Mapping[bytes, bytes]) -> Job:
@@ -257,15 +316,15 @@ def _job(record: Mapping[bytes, bytes]) -> Job:
     def number(name: bytes) -> float:
         return float(record.get(name) or 0)
 
-    told, priority = text(b"state"), text(b"priority")
-    state = _state(told)
+    told, left = text(b"state"), text(b"left")
+    unknown = "" if told in KNOWN_STATES else f"{told}: a newer version of this program knows what that is"
     return Job(
         id=text(b"id"),
         ref=ChangeRef(forge=text(b"forge"), repository=text(b"repository"), number=int(number(b"number"))),
         head=text(b"head"),
-        priority=Priority(priority) if priority in KNOWN_PRIORITIES else Priority.INTERACTIVE,
-        state=state,
-        reason=text(b"reason") if state == told else f"{told}: a newer version of this program knows what that is",
+        priority=_priority(text(b"priority")),
+        state=_state(told),
+        reason=left or unknown or text(b"reason"),
         attempt=int(number(b"attempt")),
         generation=int(number(b"generation")),
         not_before=number(b"not_before"),
@@ -273,4 +332,5 @@ def _job(record: Mapping[bytes, bytes]) -> Job:
         updated_at=number(b"updated_at"),
         superseded_by=text(b"superseded_by"),
         version=int(number(b"version")),
+        is_left=bool(left),
     )
