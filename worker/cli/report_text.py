@@ -69,7 +69,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if len(plan.chunks) > _SHOWN_CHUNKS:
         console.print(f"… and {len(plan.chunks) - _SHOWN_CHUNKS} more chunks; --format json lists them all.")
     total = sum(chunk.input_tokens for chunk in plan.chunks)
-    console.print(f"\n{_count(len(plan.chunks), 'request')}, {total:,} input tokens in all.")
+    console.print(f"\n{_count(len(plan.chunks), 'request')}, at most {total:,} input tokens in all.")
     console.print(f"Window {plan.window_tokens:,} tokens, of which {plan.output_tokens:,} are kept for the answer.")
     _show_ledger(plan.ledger, console, verb="would be reviewed")
 

@@ -129,10 +129,10 @@ def plan(
                     body = installation.request_body(await made.prompt(chunk))
                     (render_to / f"{chunk.id}.json").write_bytes(body)
         if format is PlanFormat.JSON:
-            _write(json.dumps(plan_as_json(made.plan), indent=2) + "\n", output)
+            _write(json.dumps(plan_as_json(made.at_most), indent=2) + "\n", output)
         else:
             with _console(output) as console:
-                show_plan(made.plan, console)
+                show_plan(made.at_most, console)
 
     asyncio.run(planned())
 

@@ -11,7 +11,7 @@ from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
 from worker.core.exchange import Prompt
 from worker.core.model_info import Budget
-from worker.core.planning.evidence import evidence_room, with_evidence, with_images
+from worker.core.planning.evidence import evidence_allowance, with_evidence, with_evidence_reserved, with_images
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import make_plan
 from worker.core.planning.rendering import render
@@ -24,9 +24,6 @@ from worker.ports import Flow, Tree
 from worker.review.attributes import attributes_of_base
 from worker.review.evidence import EvidenceSource
 from worker.review.images import read_images
-
-SLACK_TOKENS = 64
-"""Kept free of evidence: counts of parts add up to a little more than the count of the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,8 @@ class Planned:
     """A plan, where the change holds secrets, and how the plan's chunks become requests."""
 
     plan: Plan
+    at_most: Plan
+    """The same with the bounds that its requests keep whatever evidence is found for them; for showing."""
     secrets: tuple[SecretLine, ...]
     prompt: Callable[[Chunk], Awaitable[Prompt]]
     """The request for a chunk, evidence included; made late, since only what is in flight is held as text."""
@@ -92,7 +91,8 @@ class Planning:
             key = subject.flow.job or plan.nonce
             return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
 
-        return Planned(plan, secrets, prompt)
+        at_most = with_evidence_reserved(plan, self.evidence_ratio) if evidence is not None else plan
+        return Planned(plan, at_most, secrets, prompt)
 
     def _plan(
         self, subject: Subject, snapshot: Snapshot, files: Sequence[FileDiff], scope: Scope
@@ -113,7 +113,5 @@ class Planning:
         return within_requests(plan, self.max_requests), secret_lines(files)
 
     async def _with_evidence(self, plan: Plan, chunk: Chunk, source: EvidenceSource) -> Chunk:
-        wanted = int(chunk.size.tokens * self.evidence_ratio)
-        budget = min(wanted, evidence_room(plan, chunk) - SLACK_TOKENS)
-        found = await source.gather(chunk, budget_tokens=budget)
+        found = await source.gather(chunk, budget_tokens=evidence_allowance(plan, chunk, self.evidence_ratio))
         return with_evidence(plan, chunk, found, self.count) if found else chunk

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
+from math import ceil
 from typing import Final
 
 from worker.core.images import TOKENS as IMAGE_TOKENS
@@ -14,6 +15,8 @@ from worker.core.planning.identity import name_of
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, text_size
 
+SLACK_TOKENS: Final = 64
+"""Kept free of evidence: counts of parts add up to a little more than the count of the whole."""
 # What a reader of the request would take for a line under review.
 _UNDER_REVIEW: Final = re.compile(r"^(?:F\d+ |\d+\|\+\||\|-\|)", re.MULTILINE)
 
@@ -25,6 +28,27 @@ def evidence_room(plan: Plan, chunk: Chunk) -> int:
     room = plan.budget.input_tokens - MESSAGE_TOKENS * MESSAGES
     room -= IMAGE_TOKENS * len(chunk.images)
     return max(0, int(room / (plan.budget.token_factor * SAFETY)) - plan.fixed.tokens - chunk.size.tokens - 1)
+
+
+def evidence_allowance(plan: Plan, chunk: Chunk, ratio: float) -> int:
+    """o200k tokens that evidence for `chunk` may take, at `ratio` of it for each token of diff; 0 is none."""
+    return max(0, min(int(chunk.size.tokens * ratio), evidence_room(plan, chunk) - SLACK_TOKENS))
+
+
+def with_evidence_reserved(plan: Plan, ratio: float) -> Plan:
+    """The plan with bounds as if every chunk's evidence took all that it may: what is known before any is gathered."""
+    return replace(plan, chunks=tuple(_reserved(plan, chunk, ratio) for chunk in plan.chunks))
+
+
+def _reserved(plan: Plan, chunk: Chunk, ratio: float) -> Chunk:
+    allowance = evidence_allowance(plan, chunk, ratio)
+    if not allowance or plan.budget is None:
+        return chunk
+    # Of code that nobody has seen the bytes are not known, so the tokens alone bound it.
+    tokens = plan.fixed.tokens + chunk.size.tokens + allowance
+    bound = ceil(tokens * plan.budget.token_factor * SAFETY) + MESSAGE_TOKENS * MESSAGES
+    bound += IMAGE_TOKENS * len(chunk.images)
+    return replace(chunk, input_tokens=max(bound, chunk.input_tokens))
 
 
 def with_images(plan: Plan, images: Sequence[Image]) -> Plan:

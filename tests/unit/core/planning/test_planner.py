@@ -20,7 +20,7 @@ from worker.core.errors import ConfigurationError
 from worker.core.exchange import Kind
 from worker.core.model_info import Budget
 from worker.core.planning.coverage import NEVER_SENT, answered
-from worker.core.planning.evidence import evidence_room, with_evidence
+from worker.core.planning.evidence import evidence_allowance, evidence_room, with_evidence, with_evidence_reserved
 from worker.core.planning.plan import Chunk, Plan, plan_as_json
 from worker.core.planning.planner import make_plan, split_chunk, with_raised_cap
 from worker.core.planning.rendering import render
@@ -338,6 +338,17 @@ def test_evidence_takes_room_that_is_left_and_never_looks_like_a_changed_line() 
         with_evidence(plan, chunk, "F2 b.py\n", COUNT)
     with pytest.raises(ValueError, match="does not fit"):
         with_evidence(plan, chunk, "word " * (evidence_room(plan, chunk) + 1), COUNT)
+
+
+@pytest.mark.parametrize("window", [262_144, 5_000])
+def test_what_a_plan_says_of_a_request_holds_for_all_the_evidence_it_may_get(window: int) -> None:
+    budget = Budget(window, output_tokens=window // 5, token_factor=1.1, chunk_tokens=1_000)
+    plan = planned([new_file("a.py", [b"x = compute(1, 2)"] * 300)], budget)
+    for chunk, told in zip(plan.chunks, with_evidence_reserved(plan, 2.0).chunks, strict=True):
+        allowance = evidence_allowance(plan, chunk, 2.0)
+        sent = with_evidence(plan, chunk, " word" * allowance, COUNT) if allowance else chunk
+        assert chunk.input_tokens <= sent.input_tokens <= told.input_tokens <= budget.input_tokens
+    assert with_evidence_reserved(plan, 0.0) == plan
 
 
 def test_what_was_counted_for_a_request_is_all_of_it_evidence_included() -> None:
