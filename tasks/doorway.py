@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from worker.core.job import Stage
+from worker.core.job import Stage, job_named_in
 from worker.storage.foreign import keep_foreign
 from worker.storage.queue import TASKS
 
 if TYPE_CHECKING:
     from worker.process import WorkerProcess
 
-JOB_ID = re.compile(r"[0-9a-f]{20}")
-
 
 def work_on(app: Any, arguments: tuple[object, ...], stage: Stage) -> None:
-    """Work on the job that a message names; one that names none is put aside, what is in it is not logged."""
+    """Work on the job that a message names; one that names none, or says more, is put aside, and logged without it."""
     process: WorkerProcess = app.worker_process
-    match arguments:
-        case [str() as job_id] if JOB_ID.fullmatch(job_id):
-            process.run(job_id, stage)
-        case _:
-            # A newer program may send more than an id; it is its task, then, to send it under a new name.
-            size = sum(len(repr(argument)) for argument in arguments)
-            keep_foreign(app.conf.broker_url, task=TASKS[stage], reason="no job id", size=size)
+    job_id = job_named_in(arguments)
+    if job_id and len(arguments) == 1:
+        process.run(job_id, stage)
+        return
+    size = sum(len(repr(argument)) for argument in arguments)
+    reason = "more than a job id" if job_id else "no job id"
+    keep_foreign(app.redis_url, task=TASKS[stage], reason=reason, size=size)
+    if job_id:
+        # What a newer program says besides may matter. The job is not lost with its message.
+        process.pass_over(job_id)
