@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from worker.cli.app import app
+from worker.cli.app import COMMANDS, app_with
 from worker.settings import example
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 EVERY = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+APP = app_with(COMMANDS)
 SETTINGS = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", example(), re.MULTILINE))
 FOREIGN = {
     *("GITHUB_", "GIT_NO_LAZY_FETCH", "YOUR", "NAME_FILE", "REDIS_PASSWORD"),
@@ -39,7 +40,7 @@ def test_every_command_that_is_named_exists_with_its_options(document: Path) -> 
     for code in code_in(document):
         for line in re.findall(r"kimi-review ([a-z-][^|#;]*)", code):
             words = line.split()
-            command = typer.main.get_command(app)
+            command = typer.main.get_command(APP)
             while (known := getattr(command, "commands", None)) and words and not words[0].startswith("-"):
                 assert words[0] in known, f"`kimi-review {line}`: no command {words[0]}"
                 command, words = known[words[0]], words[1:]

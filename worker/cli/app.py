@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from worker import __version__
-from worker.cli import batch, check, demo, fleet, jobs, review, serve, settings
 from worker.cli.exits import told_clearly
 
-app = typer.Typer(
-    name="kimi-review",
-    help="Review pull requests with Kimi: nothing dropped, nothing lost, nothing posted twice.",
-    no_args_is_help=True,
-    add_completion=False,
-    # Our own errors are one line; a fault of ours shows the plain traceback without the values of variables.
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-# A list of commands cuts longer lines.
-app.command(short_help="Everything on one machine, Redis included.")(serve.serve)
-app.command(short_help="The HTTP service alone; needs REDIS_URL.")(serve.api)
-app.command(short_help="One worker process alone; needs REDIS_URL.")(serve.worker)
-app.command(short_help="The timer alone; needs REDIS_URL.")(serve.upkeep)
-app.command(short_help="Review one change now.")(review.review)
-app.command(short_help="Chunks, tokens, ledger; no model is asked.")(review.plan)
-app.command(short_help="Queue many reviews at low priority.")(batch.batch)
-app.command(short_help="A review of real commits; no key needed.")(demo.demo)
-app.command(short_help="A row for all that must be right.")(check.check)
-app.command(short_help="Why a change was, or was not, reviewed.")(jobs.why)
-app.command()(jobs.jobs)
-app.add_typer(jobs.dead, name="dead")
-app.command(short_help="Let no worker take up a job.")(fleet.pause)
-app.command()(fleet.resume)
-app.command(short_help="The text of .env.example.")(settings.settings)
+COMMANDS = {
+    # A list of commands cuts longer lines.
+    "serve": ("serve", "Everything on one machine, Redis included."),
+    "api": ("serve", "The HTTP service alone; needs REDIS_URL."),
+    "worker": ("serve", "One worker process alone; needs REDIS_URL."),
+    "upkeep": ("serve", "The timer alone; needs REDIS_URL."),
+    "review": ("review", "Review one change now."),
+    "plan": ("review", "Chunks, tokens, ledger; no model is asked."),
+    "batch": ("batch", "Queue many reviews at low priority."),
+    "demo": ("demo", "A review of real commits; no key needed."),
+    "check": ("check", "A row for all that must be right."),
+    "why": ("jobs", "Why a change was, or was not, reviewed."),
+    "jobs": ("jobs", "List jobs, newest first."),
+    "pause": ("fleet", "Let no worker take up a job."),
+    "resume": ("fleet", "Let the workers take up jobs again."),
+    "settings": ("settings", "The text of .env.example."),
+    "dead": ("jobs", "Jobs that were given up: list, show, retry, drop."),
+}
+"""Name → module of this package that holds a function or a group of that name, and its line in the list."""
 
 
-@app.callback(invoke_without_command=True)
+def app_with(wanted: Iterable[str]) -> typer.Typer:
+    """The command line; the commands that are not `wanted` are lines in its list and no more.
+
+    Importing all of them takes most of a second, which whoever asks for one of them would wait.
+    """
+    app = typer.Typer(
+        name="kimi-review",
+        help="Review pull requests with Kimi: nothing dropped, nothing lost, nothing posted twice.",
+        no_args_is_help=True,
+        add_completion=False,
+        # Our own errors are one line; a fault of ours shows the plain traceback without the values of variables.
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        callback=version,
+        invoke_without_command=True,
+    )
+    for name, (module, line) in COMMANDS.items():
+        command = getattr(import_module(f"worker.cli.{module}"), name) if name in wanted else _only_listed
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, short_help=line)(command)
+    return app
+
+
+def _only_listed() -> None:
+    """Stands for a command that was not asked for."""
+
+
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
 ) -> None:
@@ -48,5 +72,7 @@ def version(
 
 def main() -> None:
     """Exit codes: 0 done, 1 findings, 2 usage, 3 not everything reviewed, 4 provider or forge failed, 78 settings."""
+    # Options before the command take no value, so the first word that is none names the command.
+    wanted = [word for word in sys.argv[1:] if not word.startswith("-")][:1]
     with told_clearly():
-        app()
+        app_with(wanted)()
