@@ -8,9 +8,13 @@ import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from worker.core.errors import Unreachable
+from worker.core.job import job_named_in
 from worker.storage.foreign import keep_foreign
 
 log = structlog.get_logger()
+
+OUR_TASKS = "review."
+"""What the names of this program's tasks begin with, in every version."""
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
@@ -25,6 +29,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._put_aside(message, "unknown task")
+        # A step that only a newer program knows: the job is not lost with its message.
+        if str(message.headers.get("task", "")).startswith(OUR_TASKS) and (job_id := _job_in(message)):
+            self.app.worker_process.pass_over(job_id)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._put_aside(message, "malformed task message")
@@ -36,9 +43,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
         headers = message.headers if isinstance(message.headers, dict) else {}
         size = len(message.body) if isinstance(message.body, (bytes, str)) else 0
         try:
-            keep_foreign(self.app.conf.broker_url, task=str(headers.get("task", "")), reason=reason, size=size)
+            keep_foreign(self.app.redis_url, task=str(headers.get("task", "")), reason=reason, size=size)
         except Unreachable as error:
             # Not acknowledged: it comes again, and ends no worker.
             log.warning("message.not_put_aside", reason=reason, error=str(error))
             return
         message.ack_log_error(log, self.connection_errors)
+
+
+def _job_in(message: Any) -> str:
+    """The job that a call of a task names first. The body was seen to be such a call as it was taken off its list."""
+    arguments, *_ = message.payload
+    return job_named_in(arguments)

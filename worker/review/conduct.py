@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 import structlog
 
 from worker.core.change import Change, Snapshot
-from worker.core.errors import Unreachable
+from worker.core.errors import Unreachable, WrittenByNewer
 from worker.core.job import Claim, Job, State
 from worker.core.report import Report
 from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
@@ -112,9 +113,11 @@ class Conductor:
         earlier = [other for other in await self.jobs.find(job.ref) if other.id != job.id]
         inherited: dict[str, bytes] = {}
         for other in reversed(earlier[:ANCESTORS]):
-            for name, record in (await self.jobs.load(other.id)).items():
-                if name.startswith(UNIT):
-                    inherited[name] = SavedAnswer.load(record).as_inherited().dump()
+            try:
+                inherited |= _answers(await self.jobs.load(other.id))
+            except WrittenByNewer as error:
+                # This job does without; only its own checkpoints would make it one for a newer worker.
+                log.warning("answers.not_inherited", of=other.id, error=str(error))
         return inherited
 
     async def _read(
@@ -130,6 +133,13 @@ class Conductor:
             log.warning("checkout.unreachable", error=str(error))
             await self.jobs.decided(claim.job.id, "diff.taken_from_api", str(error))
             return None, replace(await self.forge.diff(change), head=change.head)
+
+
+def _answers(saved: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The answers among another job's checkpoints, for a job that did not pay for them. Raises `WrittenByNewer`."""
+    return {
+        name: SavedAnswer.load(record).as_inherited().dump() for name, record in saved.items() if name.startswith(UNIT)
+    }
 
 
 def reason_to_skip(change: Change, policy: Policy) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from worker.core.job import Claim, Job, State
 from worker.core.marker import SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
 from worker.review.freshness import Freshness, check_current, reason_unpostable
-from worker.review.records import REPORT, load_report
+from worker.review.records import REPORT, dump_posted, load_posted, load_report
 
 log = structlog.get_logger()
 
@@ -85,7 +84,10 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
         log.info("review.not_posted", reason=reason)
         return Published(skipped=reason)
 
-    run = _Run(claim, change, forge, publishing, _known(records.get(POSTED)))
+    record = records.get(POSTED)
+    has_summary, fingerprints = load_posted(record)
+    known = Posted(has_summary=has_summary, fingerprints=fingerprints)
+    run = _Run(claim, change, forge, publishing, known, record)
     posted = await run.look()
     wanted = comments(report, publishing.voice, raised=posted.earlier)
     missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
@@ -116,13 +118,14 @@ async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishi
 
 @dataclass(slots=True)
 class _Run:
-    """One run of publishing; `known` grows with every POST that the forge confirmed."""
+    """One run of publishing; `known`, and its checkpoint `record`, grow with every POST that the forge confirmed."""
 
     claim: Claim
     change: Change
     forge: Forge
     publishing: Publishing
     known: Posted
+    record: bytes | None
 
     async def look(self) -> Posted:
         """What is on the change: by the forge's lists, and by what it confirmed to an earlier run of this job."""
@@ -179,8 +182,10 @@ class _Run:
             has_summary=self.known.has_summary or batch.fingerprint == SUMMARY,
             fingerprints=self.known.fingerprints | {comment.fingerprint for comment in batch.comments},
         )
-        record = {"summary": self.known.has_summary, "fingerprints": sorted(self.known.fingerprints)}
-        await self.publishing.jobs.save(self.claim, POSTED, json.dumps(record).encode())
+        self.record = dump_posted(
+            has_summary=self.known.has_summary, fingerprints=self.known.fingerprints, over=self.record
+        )
+        await self.publishing.jobs.save(self.claim, POSTED, self.record)
         await self.publishing.jobs.decided(
             self.claim.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
         )
@@ -202,13 +207,6 @@ def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int)
 
 def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:
     return marker.write(Mark(job=job.id, head=change.head, fingerprint=fingerprint), key=key, ref=change.ref)
-
-
-def _known(record: bytes | None) -> Posted:
-    if record is None:
-        return Posted()
-    said = json.loads(record)
-    return Posted(has_summary=bool(said["summary"]), fingerprints=frozenset(said["fingerprints"]))
 
 
 def _comments(number: int) -> str:

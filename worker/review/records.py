@@ -1,5 +1,7 @@
 """What a job stores between attempts, as JSON bytes: one place for writing and reading each record.
 
+A newer program may add fields, which are passed over. What cannot be read at all raises `WrittenByNewer`.
+
 The standard library writes the JSON: a path that is not UTF-8 is held with surrogate escapes, which it
 keeps as `\\udcff` and pydantic's own writer refuses.
 """
@@ -7,13 +9,18 @@ keeps as `\\udcff` and pydantic's own writer refuses.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from worker import __version__
+from worker.core.errors import WrittenByNewer
 from worker.core.exchange import Answer
 from worker.core.report import Report, Usage
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class SavedAnswer:
 
     @classmethod
     def load(cls, record: bytes) -> SavedAnswer:
-        return _ANSWER.validate_python(json.loads(record))
+        return _read(_ANSWER, record, "an answer")
 
 
 UNIT = "unit:"
@@ -70,7 +77,10 @@ def dump_factor(factor: float) -> bytes:
 
 
 def load_factor(record: bytes) -> float:
-    return float(json.loads(record)["token_factor"])
+    try:
+        return float(_object(record, "the plan")["token_factor"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise _beyond_us("the plan") from error
 
 
 def dump_report(report: Report) -> bytes:
@@ -78,7 +88,45 @@ def dump_report(report: Report) -> bytes:
 
 
 def load_report(record: bytes) -> Report:
-    return _REPORT.validate_python(json.loads(record))
+    return _read(_REPORT, record, "the report")
+
+
+def dump_posted(*, has_summary: bool, fingerprints: Iterable[str], over: bytes | None) -> bytes:
+    """What the forge confirmed, in place of `over`, of which all stays that a newer program wrote besides."""
+    said = {} if over is None else _object(over, "what was posted")
+    said["summary"] = has_summary
+    said["fingerprints"] = sorted(fingerprints)
+    return json.dumps(said).encode()
+
+
+def load_posted(record: bytes | None) -> tuple[bool, frozenset[str]]:
+    """Whether the summary was confirmed, and the fingerprints of the comments that were."""
+    if record is None:
+        return False, frozenset()
+    said = _object(record, "what was posted")
+    try:
+        return bool(said["summary"]), frozenset(map(str, said["fingerprints"]))
+    except (LookupError, TypeError) as error:
+        raise _beyond_us("what was posted") from error
+
+
+def _object(record: bytes, what: str) -> dict[str, Any]:
+    return _read(_OBJECT, record, what)
+
+
+def _read(adapter: TypeAdapter[Read], record: bytes, what: str) -> Read:
+    try:
+        said = json.loads(record)
+        return adapter.validate_python(said)
+    except ValueError as error:
+        raise _beyond_us(what) from error
+
+
+def _beyond_us(what: str) -> WrittenByNewer:
+    return WrittenByNewer(
+        f"{what} in a checkpoint cannot be read by version {__version__}: a newer one wrote it, or it is damaged;"
+        " upgrade the workers"
+    )
 
 
 def _dump(adapter: TypeAdapter[Any], value: object) -> bytes:
@@ -87,3 +135,4 @@ def _dump(adapter: TypeAdapter[Any], value: object) -> bytes:
 
 _ANSWER = TypeAdapter(SavedAnswer)
 _REPORT = TypeAdapter(Report)
+_OBJECT = TypeAdapter(dict[str, Any])

@@ -22,6 +22,7 @@ from worker.core.errors import (
     ReviewError,
     Superseded,
     Unreachable,
+    WrittenByNewer,
 )
 from worker.core.job import Claim, Intent, Job, NotClaimed, State
 from worker.review import holding
@@ -74,6 +75,14 @@ def test_work_that_moves_the_job_itself_is_left_as_it_is() -> None:
 def test_what_can_never_succeed_becomes_a_dead_letter_with_its_reason(error: ReviewError) -> None:
     job, _ = held(raising(error))
     assert (job.state, job.reason) == (State.FAILED, str(error))
+
+
+def test_what_only_a_newer_version_can_go_on_with_is_left_to_it_and_no_attempt_counts() -> None:
+    job, log = held(raising(WrittenByNewer("the report cannot be read by this version")))
+    assert (job.state, job.attempt, job.is_left) == (State.QUEUED, 0, True)
+    assert job.reason == "the report cannot be read by this version"
+    assert "job.left" in log
+    assert "attempt.died" not in log
 
 
 def test_what_may_pass_is_tried_again_after_a_wait() -> None:
