@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import redis.asyncio
@@ -26,7 +26,7 @@ from worker.core.exchange import STANDIN_MODEL, Kind, Prompt
 from worker.core.job import Accepted, Claim, Intent, Job
 from worker.core.limits import HardStops, Limits, account_of
 from worker.core.masking import mask
-from worker.core.model_info import EXACT_FACTOR, ModelInfo, budget_for
+from worker.core.model_info import EXACT_FACTOR, ModelInfo, WindowNote, budget_for
 from worker.core.planning.rules import Scope
 from worker.core.redaction import Redactor
 from worker.forges import FORGES
@@ -39,6 +39,7 @@ from worker.providers.endpoint import PRIMARY, SECOND, Endpoint
 from worker.providers.fallback import Breaker, FallbackModel
 from worker.providers.remote import Deadlines, RemoteModel, Wishes, encode
 from worker.providers.vocabulary import mounted_counter
+from worker.providers.windows import Windows, WindowWishes, informed
 from worker.review.accept import accept, accept_delivery
 from worker.review.conduct import Conductor
 from worker.review.conduct import Policy as ReviewPolicy
@@ -53,6 +54,7 @@ from worker.storage.factors import TokenFactors
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake, celery_app
 from worker.storage.throttle import RedisThrottle
+from worker.storage.windows import RedisWindowNotes
 
 WILD = frozenset("*?[")
 REMEMBERED = 1_000
@@ -69,7 +71,9 @@ class Services:
     jobs: RedisJobs
     wake: CeleryWake
     throttle: RedisThrottle
-    model: Model
+    windows: Windows
+    second: tuple[Windows, RedisThrottle] | None
+    """The second provider's, where there is one."""
     forges: Mapping[str, Forge]
     reconciler: Reconciler
 
@@ -81,7 +85,7 @@ class Services:
             wake=self.wake,
             forge=self.forge(name),
             checkout=self.installation.checkout,
-            examiner=self.examiner(),
+            examiner=await self.examiner(),
             freshness=self._publishing(name).freshness(self.forge(name)),
             policy=self.installation.review_policy,
         )
@@ -150,14 +154,27 @@ class Services:
             raise ConfigurationError([f"{name}: this job needs the forge {name}, which is not configured here."])
         return self.forges[name]
 
-    def examiner(self) -> Examiner:
+    async def examiner(self) -> Examiner:
+        """What a review is planned and asked with, by what is known of the model now. Raises `Unreachable`."""
+        info = await self.windows.model()
         return Examiner(
-            model=self.model,
-            planning=self.installation.planning,
+            model=await self._model(info),
+            planning=planning_for(self.installation.settings, info),
             lessons=TokenFactors(self.redis),
             verdict_words=words(Kind.VERDICTS) if self.installation.settings.review_verify else None,
             summary_words=words(Kind.SUMMARY),
         )
+
+    async def _model(self, info: ModelInfo) -> Model:
+        installation = self.installation
+        first = installation.model(self.windows, info, self.throttle)
+        if self.second is None:
+            return first
+        windows, throttle = self.second
+        # Nothing is planned for it, so it is not asked: what it refuses is split.
+        known = informed(catalogue.lookup(windows.endpoint.model), await windows.remembered(), WindowWishes())
+        second = installation.model(windows, known, throttle)
+        return FallbackModel(first, second, clock=self.clock, breaker=installation.breaker)
 
     def _publishing(self, forge: str) -> Publishing:
         settings = self.installation.settings
@@ -190,12 +207,12 @@ class Installation:
             opened.push_async_callback(client.aclose)
             throttle = self._throttle(client, self.endpoint)
             opened.push_async_callback(throttle.aclose)
-            model: Model = self._model(self.endpoint, self.model_info, throttle)
-            if (second := self.second_endpoint) is not None:
-                spare = self._throttle(client, second)
+            notes = RedisWindowNotes(client)
+            second = None
+            if (endpoint := self.second_endpoint) is not None:
+                spare = self._throttle(client, endpoint)
                 opened.push_async_callback(spare.aclose)
-                fallback = self._model(second, catalogue.lookup(second.model), spare)
-                model = FallbackModel(model, fallback, clock=self.clock, breaker=self.breaker)
+                second = Windows(endpoint, WindowWishes(), notes, self.clock), spare
             forges = {
                 name: await opened.enter_async_context(FORGES[name].open(access))
                 for name, access in self.accesses.items()
@@ -209,7 +226,8 @@ class Installation:
                 jobs=jobs,
                 wake=wake,
                 throttle=throttle,
-                model=model,
+                windows=Windows(self.endpoint, window_wishes(self.settings), notes, self.clock),
+                second=second,
                 forges=forges,
                 reconciler=Reconciler(
                     jobs=jobs,
@@ -239,25 +257,12 @@ class Installation:
 
     @cached_property
     def second_endpoint(self) -> Endpoint | None:
-        settings = self.settings
-        if settings.fallback_llm_provider_model is None or settings.fallback_openai_base_url is None:
-            return None
-        return Endpoint(
-            base_url=settings.fallback_openai_base_url,
-            api_key=_plain(settings.fallback_api_key),
-            model=settings.fallback_llm_provider_model,
-            names=SECOND,
-        )
+        return second_endpoint_of(self.settings)
 
     @cached_property
     def model_info(self) -> ModelInfo:
-        """The catalogue's row, with the window that the operator says the model has."""
-        info = catalogue.lookup(self.endpoint.model)
-        return replace(info, window_tokens=self.settings.llm_context_tokens or info.window_tokens)
-
-    @cached_property
-    def planning(self) -> Planning:
-        return planning_for(self.settings, self.model_info)
+        """What is known of the model without asking anybody: the catalogue and the settings."""
+        return informed(catalogue.lookup(self.endpoint.model), WindowNote(), window_wishes(self.settings))
 
     @cached_property
     def checkout(self) -> MirrorCheckout:
@@ -314,8 +319,9 @@ class Installation:
 
     def request_body(self, prompt: Prompt) -> bytes:
         """`prompt` exactly as it would be sent to the provider; nothing is sent, and no Redis is asked."""
-        throttle = self._throttle(connect_redis(self.redis_url), self.endpoint)
-        return encode(self._model(self.endpoint, self.model_info, throttle).body(prompt))
+        client = connect_redis(self.redis_url)
+        windows = Windows(self.endpoint, window_wishes(self.settings), RedisWindowNotes(client), self.clock)
+        return encode(self.model(windows, self.model_info, self._throttle(client, self.endpoint)).body(prompt))
 
     def _throttle(self, client: redis.asyncio.Redis, endpoint: Endpoint) -> RedisThrottle:
         settings = self.settings
@@ -335,14 +341,15 @@ class Installation:
             stops=HardStops(month_usd=settings.llm_monthly_budget_usd, review_usd=settings.llm_review_budget_usd),
         )
 
-    def _model(self, endpoint: Endpoint, info: ModelInfo, throttle: Throttle) -> RemoteModel:
-        settings = self.settings
+    def model(self, windows: Windows, info: ModelInfo, throttle: Throttle) -> RemoteModel:
+        """The model at an endpoint, by what is known of it."""
+        settings, endpoint = self.settings, windows.endpoint
         return connect_model(
             endpoint,
             info=info,
             throttle=throttle,
             clock=self.clock,
-            wishes=Wishes(thinking=settings.llm_thinking, extra_body=settings.llm_extra_body),
+            wishes=request_wishes(settings),
             deadlines=Deadlines(
                 first_byte_s=settings.llm_first_byte_timeout_s,
                 idle_s=settings.llm_idle_timeout_s,
@@ -350,6 +357,7 @@ class Installation:
             ),
             is_standin=endpoint.model == STANDIN_MODEL,
             refused=self.refused.setdefault(endpoint.model, set()),
+            tell_window=windows.refused,
         )
 
 
@@ -361,6 +369,28 @@ def endpoint_of(settings: Settings) -> Endpoint:
         model=settings.api_llm_provider_model,
         names=PRIMARY,
     )
+
+
+def second_endpoint_of(settings: Settings) -> Endpoint | None:
+    """The provider that takes over, where one is configured."""
+    if settings.fallback_llm_provider_model is None or settings.fallback_openai_base_url is None:
+        return None
+    return Endpoint(
+        base_url=settings.fallback_openai_base_url,
+        api_key=_plain(settings.fallback_api_key),
+        model=settings.fallback_llm_provider_model,
+        names=SECOND,
+    )
+
+
+def request_wishes(settings: Settings) -> Wishes:
+    """What the settings want of every request."""
+    return Wishes(thinking=settings.llm_thinking, extra_body=settings.llm_extra_body)
+
+
+def window_wishes(settings: Settings) -> WindowWishes:
+    """What the settings say of the model's window."""
+    return WindowWishes(settings.llm_context_tokens, settings.llm_max_output_tokens)
 
 
 def planning_for(settings: Settings, info: ModelInfo) -> Planning:

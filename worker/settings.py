@@ -121,7 +121,9 @@ class RequestSettings(_Group):
         description='JSON object merged into every request, such as {"thinking":{"type":"disabled"}}.',
     )
     llm_context_tokens: int | None = Field(
-        default=None, ge=4096, description="Tokens of input and output together; empty: as the catalogue says."
+        default=None,
+        ge=4096,
+        description="Tokens of input and output together; empty: as the server says, else the catalogue.",
     )
     llm_max_output_tokens: int | None = Field(
         default=None, ge=256, description="Tokens of the answer, reasoning included; empty: as the catalogue says."

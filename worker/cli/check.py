@@ -7,29 +7,40 @@ import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from worker.bootstrap import Installation, endpoint_of, with_model_chosen
+from worker.bootstrap import (
+    Installation,
+    Services,
+    endpoint_of,
+    request_wishes,
+    second_endpoint_of,
+    window_wishes,
+    with_model_chosen,
+)
 from worker.checkout.process import Bounds, GitRunner
 from worker.cli.exits import Exit, complain
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.clock import SystemClock
-from worker.core.errors import ConfigurationError, ReviewError
+from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
-from worker.providers import catalogue
-from worker.providers.check import CheckRow, check_provider
+from worker.providers.check import AccountNow, CheckRow, check_provider
+from worker.providers.windows import Windows
 from worker.settings import Role, Settings
 from worker.storage import embedded
 from worker.storage.health import check_writes
+from worker.storage.throttle import RedisThrottle
 
 OLDEST_GIT = (2, 36)
+_LIMIT_NAMES: dict[LimitKind, str] = {"concurrency": "concurrency", "rpm": "RPM", "tpm": "TPM", "tpd": "TPD"}
 
 
 def check(as_json: Annotated[bool, typer.Option("--json", help="One JSON value instead of rows.")] = False) -> None:
@@ -72,46 +83,82 @@ async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
 async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
     yield CheckRow("settings", True, "all of them can be used")
     yield await asyncio.to_thread(_git)
-    with ExitStack() as held:
+    clock = SystemClock()
+    unknown: ReviewError | None = None
+    try:
+        settings = await with_model_chosen(settings, clock=clock)
+    except ReviewError as error:
+        unknown = error
+    async with AsyncExitStack() as held:
+        services: Services | None = None
         try:
             if settings.redis_dsn is not None:
                 url, where = settings.redis_dsn.get_secret_value(), "REDIS_URL"
             else:
                 url, where = held.enter_context(embedded.start(settings.kimi_review_home)).url, "embedded"
-            async for row in _with_redis(settings, url, where):
-                yield row
+            opened = await held.enter_async_context(Installation(settings, url).services())
+            yield CheckRow("redis", True, f"{where}: {await check_writes(opened.redis)}")
+            services = opened
         except ReviewError as error:
             yield CheckRow("redis", False, str(error))
-    yield _webhook(settings)
-    try:
-        chosen = await with_model_chosen(settings, clock=SystemClock())
-    except ReviewError as error:
-        yield CheckRow("model", False, str(error))
-        return
-    endpoint = endpoint_of(chosen)
-    for row in await check_provider(endpoint, info=catalogue.lookup(endpoint.model), clock=SystemClock()):
-        yield row
+        if services is not None:
+            async for row in _forges(settings, services):
+                yield row
+        yield _webhook(settings)
+        if unknown is not None:
+            yield CheckRow("model", False, str(unknown))
+            return
+        for row in await _provider(settings, services):
+            yield row
 
 
-async def _with_redis(settings: Settings, url: str, where: str) -> AsyncIterator[CheckRow]:
-    async with Installation(settings, url).services() as services:
-        yield CheckRow("redis", True, f"{where}: {await check_writes(services.redis)}")
-        if not services.forges:
-            yield CheckRow("forges", True, "none is configured, so only local reviews work; GITHUB_TOKEN is for GitHub")
-        for name, forge in services.forges.items():
-            named = [glob for glob in settings.github_repositories if not set("*?[") & set(glob)]
-            if not named:
-                yield CheckRow(
-                    name, True, "the token is set, not tried: name a repository in GITHUB_REPOSITORIES to have it tried"
-                )
-            for repository in named:
-                try:
-                    async for _ in forge.open_changes(repository):
-                        break
-                except ReviewError as error:
-                    yield CheckRow(name, False, f"{repository}: {error}")
-                else:
-                    yield CheckRow(name, True, f"{repository}: its pull requests can be read")
+async def _provider(settings: Settings, services: Services | None) -> list[CheckRow]:
+    """The rows of both providers. Without a store nothing learned is known, and the requests go past the throttle."""
+    rows = await check_provider(
+        endpoint_of(settings),
+        clock=SystemClock(),
+        throttle=None if services is None else services.throttle,
+        wishes=request_wishes(settings),
+        window=window_wishes(settings),
+        account=None if services is None else await _account(services.windows, services.throttle),
+    )
+    second = second_endpoint_of(settings)
+    if second is None:
+        return rows
+    spare = None if services is None else services.second
+    others = await check_provider(
+        second,
+        clock=SystemClock(),
+        throttle=None if spare is None else spare[1],
+        wishes=request_wishes(settings),
+        account=None if spare is None else await _account(*spare),
+    )
+    return rows + [replace(row, name=f"fallback: {row.name}") for row in others]
+
+
+async def _account(windows: Windows, throttle: RedisThrottle) -> AccountNow:
+    standing = await throttle.standing()
+    limits = [f"{_LIMIT_NAMES[limit.kind]} {limit.value:,} ({limit.source})" for limit in standing.limits]
+    return AccountNow(limits=limits, window=await windows.remembered())
+
+
+async def _forges(settings: Settings, services: Services) -> AsyncIterator[CheckRow]:
+    if not services.forges:
+        yield CheckRow("forges", True, "none is configured, so only local reviews work; GITHUB_TOKEN is for GitHub")
+    for name, forge in services.forges.items():
+        named = [glob for glob in settings.github_repositories if not set("*?[") & set(glob)]
+        if not named:
+            yield CheckRow(
+                name, True, "the token is set, not tried: name a repository in GITHUB_REPOSITORIES to have it tried"
+            )
+        for repository in named:
+            try:
+                async for _ in forge.open_changes(repository):
+                    break
+            except ReviewError as error:
+                yield CheckRow(name, False, f"{repository}: {error}")
+            else:
+                yield CheckRow(name, True, f"{repository}: its pull requests can be read")
 
 
 def _git() -> CheckRow:

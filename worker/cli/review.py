@@ -142,7 +142,7 @@ async def _review_source(
 ) -> Report:
     async with open_source(repo, revisions, diff_file) as source, installation.services() as services:
         return await review_local(
-            local_subject(source.name), source.snapshot, examiner=services.examiner(), tree=source.tree
+            local_subject(source.name), source.snapshot, examiner=await services.examiner(), tree=source.tree
         )
 
 
@@ -157,7 +157,7 @@ async def _review_dry(installation: Installation, ref: ChangeRef) -> Report:
                 title=change.title,
                 description=change.description,
             )
-            return await review_local(subject, await tree.snapshot(), examiner=services.examiner(), tree=tree)
+            return await review_local(subject, await tree.snapshot(), examiner=await services.examiner(), tree=tree)
 
 
 def _review_and_post(installation: Installation, ref: ChangeRef) -> Report:

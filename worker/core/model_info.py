@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from worker.core.errors import ConfigurationError
@@ -16,6 +17,8 @@ WIDE_WINDOW_TOKENS: Final = 200_000
 """From here on a window can spare a quarter for the answer; below, a fifth."""
 WIDE_OUTPUT_TOKENS: Final = 50_000
 """What the answer gets at least in a wide window: reasoning counts against it."""
+LEAST_INPUT_TOKENS: Final = 6_000
+"""What a window must leave for the input so that any change can be planned: words, map and a few lines of code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,30 @@ class ModelInfo:
     is_retired: bool = False
     takes_schema: bool = True
     takes_images: bool = False
+    window_source: str = "the catalogue"
+    """Who says how large the window is, in words for the operator."""
+
+
+def narrowed(model: ModelInfo, limit_tokens: int) -> ModelInfo:
+    """`model` with the window that its server named when it refused a request."""
+    return replace(
+        model,
+        window_tokens=limit_tokens,
+        max_output_tokens=min(model.max_output_tokens, limit_tokens),
+        window_source="a refusal",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowNote:
+    """What is remembered of a model's window at one account, as its server told it."""
+
+    row: Mapping[str, object] | None = None
+    """Of the model's row in `GET /models` what tells the window; None when it was never heard."""
+    refused_above_tokens: int | None = None
+    """What the server called its limit when it refused a request."""
+    is_fresh: bool = False
+    """Whether nobody need ask now: it answered, or failed to, a short while ago."""
 
 
 @dataclass(frozen=True, slots=True)

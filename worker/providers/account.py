@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from functools import cache
 import httpx
 
 from worker import __version__
-from worker.core.errors import ReviewError, Unreachable
+from worker.core.errors import ReviewError, Stalled, Unreachable
 from worker.providers.endpoint import Endpoint
-from worker.providers.http import classify, not_reached
+from worker.providers.http import PASSES, classify, not_reached
 from worker.providers.table import is_loopback
 
 USER_AGENT = f"kimi-review/{__version__}"
@@ -68,13 +69,20 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def models_offered(endpoint: Endpoint, *, now: datetime) -> list[str]:
-    """Ids that `GET /models` lists for this key, as it lists them. Raises what `classify` makes of a refusal."""
-    value = await _get(endpoint, models_url(endpoint), now=now)
+async def offers(
+    endpoint: Endpoint, *, now: datetime, within_s: float = ANSWER_WITHIN_S
+) -> dict[str, dict[str, object]]:
+    """What `GET /models` lists for this key, in its order: id → row. Raises what `classify` makes of a refusal."""
+    value = await _get(endpoint, models_url(endpoint), now=now, within_s=within_s)
     rows = value.get("data") if isinstance(value, dict) else None
     if not isinstance(rows, list):
         raise Unreachable(f"{endpoint.who}: GET /models answered no list; check {endpoint.names.base_url}")
-    return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    return {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
+
+
+async def models_offered(endpoint: Endpoint, *, now: datetime) -> list[str]:
+    """The ids alone."""
+    return list(await offers(endpoint, now=now))
 
 
 async def balance(endpoint: Endpoint, *, now: datetime) -> float | None:
@@ -134,10 +142,17 @@ def api_root(endpoint: Endpoint) -> str:
     return endpoint.root.removesuffix("/messages")
 
 
-async def _get(endpoint: Endpoint, url: str, *, now: datetime) -> object:
+async def _get(endpoint: Endpoint, url: str, *, now: datetime, within_s: float = ANSWER_WITHIN_S) -> object:
     try:
-        async with open_client(endpoint, timeout_s=ANSWER_WITHIN_S) as client, client.stream("GET", url) as response:
+        async with (
+            # The client's own deadlines start anew with every byte: a server that drips would hold us for ever.
+            asyncio.timeout(within_s),
+            open_client(endpoint, timeout_s=within_s) as client,
+            client.stream("GET", url) as response,
+        ):
             body = await read_bounded(response, MAX_BODY_BYTES)
+    except TimeoutError:
+        raise Stalled(f"{endpoint.who}: no answer at {httpx.URL(url).path} within {within_s:g} s; {PASSES}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise not_reached(error, endpoint=endpoint) from error
     if response.status_code != 200:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -11,6 +12,13 @@ from typing import Any, Final
 from worker.core.model_info import ModelInfo, Prices
 
 _FILE: Final = "catalogue.toml"
+
+WINDOW_NAMES: Final = ("context_length", "context_window", "max_model_len", "max_context_length")
+"""Members of a row of `GET /models` that tell the window: Moonshot and OpenRouter, Groq, vLLM, Mistral."""
+BY_MODELS: Final = "GET /models"
+LEAST_WINDOW: Final = 1_024
+LARGEST_WINDOW: Final = 16_777_216
+"""Beyond these it is no model's window, whoever says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +56,26 @@ def describe(name: str) -> Entry:
     )
 
 
-def corrected(model: ModelInfo, offered: dict[str, Any]) -> ModelInfo:
+def corrected(model: ModelInfo, offered: Mapping[str, object]) -> ModelInfo:
     """`model` with what the server says of it in its row of `GET /models`; odd values are passed over."""
-    window = offered.get("context_length") or offered.get("context_window") or offered.get("max_model_len")
-    if isinstance(window, int) and not isinstance(window, bool) and window >= 1_024:
-        return replace(model, window_tokens=window, max_output_tokens=min(model.max_output_tokens, window))
-    return model
+    window = _tokens(offered, WINDOW_NAMES)
+    if window is None:
+        return model
+    return replace(
+        model,
+        window_tokens=window,
+        max_output_tokens=min(model.max_output_tokens, window),
+        window_source=BY_MODELS,
+    )
+
+
+def _tokens(offered: Mapping[str, object], names: Iterable[str]) -> int | None:
+    """The first of the members `names` that can be a number of tokens."""
+    for name in names:
+        value = offered.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and LEAST_WINDOW <= value <= LARGEST_WINDOW:
+            return value
+    return None
 
 
 def known_models() -> tuple[str, ...]:

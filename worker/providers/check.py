@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from worker.core.errors import AnswerCutOff, ReviewError, UnknownModel
+from worker.core.errors import AnswerCutOff, ConfigurationError, ReviewError, UnknownModel
 from worker.core.exchange import Answer, Kind, Prompt
-from worker.core.limits import TIERS, Limits
-from worker.core.model_info import ModelInfo
+from worker.core.limits import TIERS
+from worker.core.model_info import ModelInfo, WindowNote, budget_for
 from worker.core.report import Usage
 from worker.core.retry import GiveUp
 from worker.ports import Clock, Cost, Flow, Slot, Throttle
-from worker.providers.account import QuotaWindow, balance, models_offered, quota_windows
-from worker.providers.catalogue import describe, known_models
+from worker.providers.account import QuotaWindow, balance, models_offered, offers, quota_windows
+from worker.providers.catalogue import corrected, describe, known_models, lookup
 from worker.providers.connect import connect
 from worker.providers.endpoint import Endpoint
 from worker.providers.http import safe_words
 from worker.providers.remote import Deadlines, Wishes
 from worker.providers.table import PROVIDERS
+from worker.providers.windows import WindowWishes, informed
 
 TINY = Prompt(
     kind=Kind.SUMMARY,
@@ -37,6 +39,8 @@ TINY = Prompt(
     without_thinking=True,
 )
 DEADLINES = Deadlines(first_byte_s=60.0, idle_s=60.0, total_s=120.0)
+PATIENCE_S = 150.0
+"""An operator waits no longer for the account's turn and the answer together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +53,34 @@ class CheckRow:
     cure: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AccountNow:
+    """What the installation has learned of the account, for the rows that show it."""
+
+    limits: Sequence[str] = ()
+    """Each in words: "RPM 3 (told by a refusal)"."""
+    window: WindowNote = field(default_factory=WindowNote)
+
+
 async def check_provider(
     endpoint: Endpoint,
     *,
-    info: ModelInfo,
     clock: Clock,
     throttle: Throttle | None = None,
     wishes: Wishes | None = None,
-    limits: Limits | None = None,
+    window: WindowWishes | None = None,
+    account: AccountNow | None = None,
 ) -> list[CheckRow]:
-    """`/models`, balance or quota, limits, and one tiny real completion. Never raises `ReviewError`.
+    """`/models`, balance or quota, limits, window, and one tiny real completion. Never raises `ReviewError`.
 
     Without a `throttle` the completion is sent as it is, once.
     """
     rows: list[CheckRow] = []
-    offered: list[str] = []
+    offered: dict[str, dict[str, object]] = {}
+    account = account or AccountNow()
+    window = window or WindowWishes()
     try:
-        offered = await models_offered(endpoint, now=clock.now())
+        offered = await offers(endpoint, now=clock.now())
     except ReviewError as error:
         rows.append(failed("address and key", error))
     else:
@@ -73,11 +88,33 @@ async def check_provider(
         known = f"{endpoint.who}, plan {provider.plan}, {len(offered)} models on offer"
         rows.append(CheckRow("address and key", True, known))
     rows += await _money(endpoint, clock)
-    rows.append(_limits(endpoint, limits))
+    rows.append(_limits(endpoint, account.limits))
+    note = replace(account.window, row=offered.get(endpoint.model, account.window.row))
+    info = informed(lookup(endpoint.model), note, window)
     completion = await _completion(endpoint, info, clock, throttle or _Unthrottled(), wishes)
-    rows.append(_model(endpoint, offered, answered=completion.ok))
+    rows.append(_model(endpoint, list(offered), answered=completion.ok))
+    rows.append(_window(info, corrected(lookup(endpoint.model), note.row or {}), window))
     rows.append(completion)
     return rows
+
+
+def _window(used: ModelInfo, told: ModelInfo, wishes: WindowWishes) -> CheckRow:
+    """What reviews are planned with, and who says otherwise."""
+    others = [
+        f"{one.window_source} says {one.window_tokens:,}"
+        for one in (told, lookup(used.name))
+        if one.window_source != used.window_source and one.window_tokens != used.window_tokens
+    ]
+    try:
+        share = budget_for(used, output_tokens=wishes.output_tokens).output_tokens
+    except ConfigurationError as error:
+        return CheckRow("window", False, f"{used.window_tokens:,} tokens", error.problems[0])
+    differing = f" ({', '.join(others)})" if others else ""
+    return CheckRow(
+        "window",
+        True,
+        f"{used.window_tokens:,} tokens by {used.window_source}{differing}, {share:,} of them for the answer",
+    )
 
 
 async def choose_model(endpoint: Endpoint, *, clock: Clock) -> str:
@@ -138,21 +175,11 @@ def _quota(window: QuotaWindow) -> CheckRow:
     return CheckRow(f"quota, {window.name}", is_open, f"{used} of {of} used{turns}", cure)
 
 
-def _limits(endpoint: Endpoint, limits: Limits | None) -> CheckRow:
+def _limits(endpoint: Endpoint, known: Sequence[str]) -> CheckRow:
     """Never wrong, but worth knowing: what the throttle goes by."""
     provider = endpoint.provider
-    known = limits or Limits()
-    told = [
-        f"{name} {value}"
-        for name, value in (
-            ("concurrency", known.concurrency or provider.plan_concurrency),
-            ("RPM", known.rpm),
-            ("TPM", known.tpm),
-            ("TPD", known.tpd),
-        )
-        if value is not None
-    ]
-    detail = ", ".join(told) if told else "not set, learned from what the server says"
+    plan = [f"concurrency {provider.plan_concurrency}"] if provider.plan_concurrency else []
+    detail = ", ".join(known or plan) or "not set, learned from what the server says"
     if provider.name == "moonshot":
         tiers = "; ".join(
             f"{tier.name}: {tier.limits.concurrency} at once, {tier.limits.rpm} RPM, {tier.limits.tpm} TPM"
@@ -193,7 +220,11 @@ async def _completion(
     )
     started_s = clock.monotonic()
     try:
-        answer = await model.complete(TINY, flow=Flow(change="check", repository="check", job="check"))
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await model.complete(TINY, flow=Flow(change="check", repository="check", job="check"))
+    except TimeoutError:
+        # The request's own deadlines are shorter: it stood in line.
+        return CheckRow("completion", True, f"not tried: others used the whole account for {PATIENCE_S:g} s")
     except AnswerCutOff:
         # It answers; that it thinks longer than a test allows is no fault.
         return CheckRow("completion", True, f"answered after {clock.monotonic() - started_s:.1f} s, thinking")

@@ -8,7 +8,7 @@ from worker.ports import Clock, Throttle
 from worker.providers.anthropic import AnthropicModel
 from worker.providers.endpoint import Endpoint
 from worker.providers.openai_compatible import OpenAICompatibleModel
-from worker.providers.remote import Deadlines, Decide, RemoteModel, Wishes
+from worker.providers.remote import Deadlines, Decide, RemoteModel, TellWindow, Wishes
 from worker.providers.table import Dialect
 
 ADAPTERS: dict[Dialect, type[RemoteModel]] = {"openai": OpenAICompatibleModel, "anthropic": AnthropicModel}
@@ -25,6 +25,7 @@ def connect(
     use_env_proxies: bool = False,
     is_standin: bool = False,
     refused: set[str] | None = None,
+    tell_window: TellWindow | None = None,
     decide: Decide = by_error_class,
 ) -> RemoteModel:
     """The model at `endpoint`, ready to be asked; nothing is sent yet. `info` describes `endpoint.model`."""
@@ -38,5 +39,6 @@ def connect(
         use_env_proxies=use_env_proxies,
         is_standin=is_standin,
         refused=refused,
+        tell_window=tell_window,
         decide=decide,
     )

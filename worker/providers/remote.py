@@ -36,7 +36,7 @@ from worker.core.errors import (
 )
 from worker.core.exchange import STANDIN_MODEL, Answer, Prompt
 from worker.core.images import Image
-from worker.core.model_info import ModelInfo
+from worker.core.model_info import LEAST_INPUT_TOKENS, ModelInfo, narrowed
 from worker.core.report import Usage
 from worker.core.retry import GiveUp, Retry
 from worker.core.retry import decide as by_error_class
@@ -82,6 +82,11 @@ class Randomness(Protocol):
         """Uniform in [0, 1)."""
 
 
+class TellWindow(Protocol):
+    async def __call__(self, limit_tokens: int, /) -> None:
+        """The server called this its limit when it refused a request."""
+
+
 class Decide(Protocol):
     def __call__(self, error: Exception, *, attempt: int, elapsed_s: float, random: float) -> Retry | GiveUp:
         """As `core/retry.py`."""
@@ -111,10 +116,13 @@ class RemoteModel(ABC):
         use_env_proxies: bool = False,
         is_standin: bool = False,
         refused: set[str] | None = None,
+        tell_window: TellWindow | None = None,
         randomness: Randomness = random.random,
         decide: Decide = by_error_class,
     ) -> None:
         """`info` describes `endpoint.model`; `refused` is what its server is known not to take, and grows.
+
+        `tell_window` hears of a window that is smaller than `info` says.
 
         Raises `ConfigurationError` for an LLM_EXTRA_BODY that breaks requests.
         """
@@ -126,6 +134,7 @@ class RemoteModel(ABC):
         self._deadlines = deadlines or Deadlines()
         self._use_env_proxies = use_env_proxies
         self._is_standin = is_standin or endpoint.model == STANDIN_MODEL
+        self._tell_window = tell_window
         self._randomness = randomness
         self._decide = decide
         self._refused = set() if refused is None else refused
@@ -195,6 +204,9 @@ class RemoteModel(ABC):
                 continue
             except UnknownModel as error:
                 raise UnknownModel(f"{error}{await self._on_offer()}") from error
+            except RequestTooLong as error:
+                await self._narrow(error)
+                raise
             except ReviewError as error:
                 failure = error
             now_s = self._clock.monotonic()
@@ -226,6 +238,22 @@ class RemoteModel(ABC):
                 limit_tokens=self.info.window_tokens,
                 requested_tokens=needed,
             )
+
+    async def _narrow(self, error: RequestTooLong) -> None:
+        """The server's word on its window outranks every other: what is too large for it is not sent again."""
+        limit_tokens = error.limit_tokens
+        if limit_tokens is None or not LEAST_INPUT_TOKENS <= limit_tokens < self.info.window_tokens:
+            return
+        known_tokens, self.info = self.info.window_tokens, narrowed(self.info, limit_tokens)
+        log.warning(
+            "model.window_narrowed",
+            **self.endpoint.described(),
+            window_tokens=limit_tokens,
+            known_tokens=known_tokens,
+            error=str(error),
+        )
+        if self._tell_window is not None:
+            await self._tell_window(limit_tokens)
 
     def _cost(self, prompt: Prompt) -> Cost:
         """The most that one request can take from the account."""

@@ -27,7 +27,7 @@ from worker.review.analyse import Analysis, Workshop, analyse
 from worker.review.asking import Asking
 from worker.review.describe import Described, describe
 from worker.review.planning import Planned, Planning, Subject
-from worker.review.records import PLANNED, dump_factor, load_factor
+from worker.review.records import PLANNED, dump_budget, load_budget
 from worker.review.verify import Verified, verify
 
 log = structlog.get_logger()
@@ -139,11 +139,12 @@ class Examiner:
     async def _planning(self, saved: Mapping[str, bytes], save: Save) -> Planning:
         """Plan as the first attempt did, whatever was learned since: other chunks would be bought anew."""
         if (record := saved.get(PLANNED)) is not None:
-            factor = load_factor(record)
+            budget = load_budget(record, self.planning.budget)
         else:
-            factor = await self.lessons.get(self._lesson) or self.planning.budget.token_factor
-            await save(PLANNED, dump_factor(factor))
-        return replace(self.planning, budget=replace(self.planning.budget, token_factor=factor))
+            learned = await self.lessons.get(self._lesson)
+            budget = replace(self.planning.budget, token_factor=learned or self.planning.budget.token_factor)
+            await save(PLANNED, dump_budget(budget))
+        return replace(self.planning, budget=budget)
 
     @property
     def _lesson(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -18,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from worker import __version__
 from worker.core.errors import WrittenByNewer
 from worker.core.exchange import Answer
+from worker.core.model_info import Budget
 from worker.core.report import Report, Usage
 
 Read = TypeVar("Read")
@@ -66,19 +68,33 @@ SUMMARY = "summary:"
 """What the name of a summary's checkpoint starts with; a hash of what it was asked about follows."""
 
 PLANNED = "plan"
-"""The checkpoint of what decides a plan besides the change and the settings: the model's token factor."""
+"""The checkpoint of what decides a plan besides the change and the settings: the token factor and the window."""
 
 REPORT = "report"
 """The checkpoint that holds the finished report."""
 
 
-def dump_factor(factor: float) -> bytes:
-    return json.dumps({"token_factor": factor}).encode()
+def dump_budget(budget: Budget) -> bytes:
+    """What was learned of the model; the rest of a budget is settings."""
+    return json.dumps(
+        {
+            "token_factor": budget.token_factor,
+            "window_tokens": budget.window_tokens,
+            "output_tokens": budget.output_tokens,
+        }
+    ).encode()
 
 
-def load_factor(record: bytes) -> float:
+def load_budget(record: bytes, budget: Budget) -> Budget:
+    """`budget` as an earlier attempt planned with it. An older program wrote the factor alone."""
+    held = _object(record, "the plan")
     try:
-        return float(_object(record, "the plan")["token_factor"])
+        return replace(
+            budget,
+            token_factor=float(held["token_factor"]),
+            window_tokens=int(held.get("window_tokens", budget.window_tokens)),
+            output_tokens=int(held.get("output_tokens", budget.output_tokens)),
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise _beyond_us("the plan") from error
 

@@ -11,13 +11,14 @@ from tests.fakes.admission import OpenThrottle
 from tests.fakes.clock import FakeClock
 from tests.fakes.kimi import KEY, Fault, KimiServer, error, overloaded
 from worker.core.errors import QuotaUsedUp, UnknownModel
-from worker.core.limits import Limits
+from worker.core.model_info import WindowNote
 from worker.ports import Flow
 from worker.providers.account import QuotaWindow, balance, models_offered, next_reset, quota_windows, windows_in
 from worker.providers.catalogue import lookup
-from worker.providers.check import TINY, CheckRow, check_provider, choose_model
+from worker.providers.check import TINY, AccountNow, CheckRow, check_provider, choose_model
 from worker.providers.connect import connect
 from worker.providers.endpoint import Endpoint
+from worker.providers.windows import WindowWishes
 
 USAGES = {
     "usage": {"limit": "100", "used": "45", "resetTime": "2026-11-24T00:00:00Z"},
@@ -32,10 +33,16 @@ FIVE_HOURS = datetime(2026, 11, 20, 17, 0, 0, 500_000, UTC)
 
 
 def checked(
-    kimi: KimiServer, *, model: str = "kimi-k2.6", key: str = KEY, base_url: str = "", limits: Limits | None = None
+    kimi: KimiServer,
+    *,
+    model: str = "kimi-k2.6",
+    key: str = KEY,
+    base_url: str = "",
+    window: WindowWishes | None = None,
+    account: AccountNow | None = None,
 ) -> dict[str, CheckRow]:
     endpoint = Endpoint(base_url or kimi.base_url, key, model)
-    rows = asyncio.run(check_provider(endpoint, info=lookup(model), clock=FakeClock(), limits=limits))
+    rows = asyncio.run(check_provider(endpoint, clock=FakeClock(), window=window, account=account))
     for row in rows:
         assert row.ok == (row.cure == "")
         assert key not in row.detail + row.cure
@@ -44,13 +51,13 @@ def checked(
 
 def test_a_sound_provider_passes_every_row() -> None:
     with KimiServer() as kimi:
-        rows = checked(kimi, limits=Limits(rpm=100))
+        rows = checked(kimi, account=AccountNow(limits=["RPM 100 (settings)"]))
         assert len(kimi.requests) == 1
     assert [name for name, row in rows.items() if not row.ok] == []
-    assert list(rows) == ["address and key", "balance", "limits", "model", "completion"]
+    assert list(rows) == ["address and key", "balance", "limits", "model", "window", "completion"]
     assert "3 models on offer" in rows["address and key"].detail
     assert rows["balance"].detail == "12.50 left"
-    assert rows["limits"].detail == "RPM 100"
+    assert rows["limits"].detail == "RPM 100 (settings)"
     assert "kimi-k2.6 answered" in rows["completion"].detail
 
 
@@ -101,6 +108,23 @@ def test_what_is_wrong_now_is_told_now() -> None:
         rows = checked(kimi)
         assert len(kimi.requests) == 1
     assert "no capacity" in rows["completion"].detail
+
+
+def test_the_window_that_reviews_are_planned_with_is_shown_with_who_says_so() -> None:
+    with KimiServer() as kimi:
+        assert "262,144 tokens by " in checked(kimi)["window"].detail
+        set_higher = checked(kimi, window=WindowWishes(window_tokens=300_000))["window"]
+        refused = checked(kimi, account=AccountNow(window=WindowNote(refused_above_tokens=131_072)))["window"]
+    others = "GET /models says 262,144, the catalogue says 262,144"
+    assert set_higher.detail == f"300,000 tokens by LLM_CONTEXT_TOKENS ({others}), 75,000 of them for the answer"
+    assert refused.detail == f"131,072 tokens by a refusal ({others}), 26,214 of them for the answer"
+
+
+def test_an_answer_s_share_that_leaves_no_room_is_told_before_a_review_finds_out() -> None:
+    with KimiServer() as kimi:
+        row = checked(kimi, window=WindowWishes(window_tokens=60_000, output_tokens=60_000))["window"]
+    assert not row.ok
+    assert "LLM_MAX_OUTPUT_TOKENS" in row.cure
 
 
 def test_a_model_that_thinks_longer_than_the_test_allows_still_passes() -> None:

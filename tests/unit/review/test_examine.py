@@ -30,6 +30,7 @@ from worker.providers.tokens import o200k_counter
 from worker.review.examine import Examiner
 from worker.review.planning import Planning, Subject
 from worker.review.prompts import words
+from worker.review.records import PLANNED
 
 WIDE = Budget(window_tokens=262_144, output_tokens=65_536, token_factor=1.1, chunk_tokens=20_000)
 SMALL_UNITS = replace(WIDE, chunk_tokens=1_000)
@@ -276,6 +277,18 @@ def test_a_split_that_was_made_once_is_not_tried_whole_again() -> None:
     second = FakeModel()
     assert examine(large_change(), second, saved=kept).is_complete
     assert second.asked == []
+
+
+def test_a_restarted_job_keeps_the_window_it_was_planned_with_so_that_nothing_is_bought_twice() -> None:
+    kept: dict[str, bytes] = {}
+    narrow = replace(WIDE, window_tokens=12_000, output_tokens=2_400)
+    examine(large_change(), FakeModel(), budget=narrow, kept=kept)
+    again, without_window = FakeModel(), FakeModel()
+    assert examine(large_change(), again, saved=kept).is_complete
+    assert again.asked == []
+    older = kept | {PLANNED: b'{"token_factor": 1.1}'}
+    assert examine(large_change(), without_window, saved=older).is_complete
+    assert without_window.asked != []
 
 
 def test_usage_teaches_the_token_factor() -> None:
