@@ -143,7 +143,8 @@ class PullRequestEvent(_Part):
         base: dict[str, object] | None = None
 
     action: str
-    number: int = Field(ge=1, le=2**53)
+    # Strict: true would be read as 1.
+    number: int = Field(ge=1, le=2**53, strict=True)
     pull_request: PullRequest
     repository: Subject
     sender: User | None = None

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
@@ -55,7 +56,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Delivery | Ignored:
     event = headers.get("x-github-event", "")
     if not _EVENT.fullmatch(event):
         raise BadInput("The call has no X-GitHub-Event header.")
-    payload = _json(body)
+    payload = _json(_unwrapped(body) if _is_form(headers) else body)
     if event == "ping":
         return Ignored("ping")
     if event != "pull_request":
@@ -111,6 +112,22 @@ def _is_bot(said: PullRequestEvent) -> bool:
     return (author is not None and author.is_bot) or (sender is not None and sender.is_bot)
 
 
+def _is_form(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+
+
+def _unwrapped(body: bytes) -> bytes:
+    """The JSON in the field `payload`: the other content type that GitHub's form offers."""
+    try:
+        fields = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=1, errors="strict")
+    except ValueError:
+        fields = []
+    match fields:
+        case [("payload", text)]:
+            return text.encode()
+    raise BadInput("The body is no form with the one field payload, as GitHub sends it.")
+
+
 def _json(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
@@ -120,9 +137,7 @@ def _json(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadInput("The body is nested too deeply.") from None
     except ValueError:
-        raise BadInput(
-            "The body is not JSON in UTF-8. Set the webhook's content type to application/json on GitHub."
-        ) from None
+        raise BadInput("The body is not JSON in UTF-8, or holds a name twice.") from None
     if not isinstance(payload, dict):
         raise BadInput("The body is JSON, but not an object.")
     return payload

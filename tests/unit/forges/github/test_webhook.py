@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -180,6 +181,36 @@ def test_what_is_not_one_sound_json_object_is_bad_input(body: bytes) -> None:
         parse(body)
 
 
+FORM = {"x-github-event": "pull_request", "content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+
+
+def test_a_payload_in_a_form_is_read_as_the_json_in_it() -> None:
+    said = payload(title="50 % & more = größer + 😀")
+    assert webhook.parse(FORM, urlencode({"payload": json.dumps(said)}).encode()) == webhook.parse(
+        {"x-github-event": "pull_request"}, json.dumps(said).encode()
+    )
+    assert webhook.parse(FORM | {"x-github-event": "ping"}, b"payload=%7B%22zen%22%3A%22x%22%7D") == Ignored("ping")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"payload",
+        b"payload=",
+        b"payload=[]",
+        b"zen=x",
+        b"payload=%FF",
+        b"payload=\xff",
+        b"payload={}&payload={}",
+        b"{}",
+    ],
+)
+def test_a_form_that_is_not_as_github_sends_it_is_bad_input(body: bytes) -> None:
+    with pytest.raises(BadInput):
+        webhook.parse(FORM, body)
+
+
 def test_a_whole_surrogate_pair_is_a_character() -> None:
     assert parse(b'{"zen": "\\ud83d\\ude00"}', "ping") == Ignored("ping")
 
@@ -191,7 +222,8 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
         {"action": "opened"},
         payload() | {"number": 8},
         payload() | {"number": -1},
-        payload() | {"number": "7; drop"},
+        payload() | {"number": "7"},
+        payload(number=1) | {"number": True},
         payload() | {"repository": {"full_name": "acme/../../etc"}},
         payload() | {"repository": {"full_name": "acme/.."}},
         payload() | {"repository": {"full_name": "acme/shop\n"}},
