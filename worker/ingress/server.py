@@ -14,21 +14,50 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from worker.core.errors import ConfigurationError
 
 HEAD_TIMEOUT_S = 10.0
-"""From the connection to the end of the first request's headers."""
+"""From the connection, or from the first byte after an answer, to the end of a request's headers."""
 GRACE_S = 10
 """For answers that are under way when the server is told to stop."""
 
 
 class _Impatient(H11Protocol):
-    """Hangs up on who connects and then sends no request: uvicorn itself would wait for ever."""
+    """Hangs up on who sends no whole request: uvicorn itself waits for ever once a byte of it has come.
+
+    That is true for each request of a connection, and for a body that goes on after its answer.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
-        self.loop.call_later(HEAD_TIMEOUT_S, self._hang_up_on_silence)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        """Run a timer while no answer is under way. More bytes do not put it off."""
+        if self._is_answering():
+            self._unwatch()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._hang_up_on_silence)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_answering(self) -> bool:
+        # uvicorn sets `cycle` when a request's headers are complete.
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _hang_up_on_silence(self) -> None:
-        # uvicorn sets `cycle` when a request's headers are complete.
-        if self.cycle is None and not self.transport.is_closing():
+        self._timer = None
+        if not self._is_answering() and not self.transport.is_closing():
             self.transport.close()
 
 

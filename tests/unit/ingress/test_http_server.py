@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -76,6 +77,51 @@ def test_who_sends_no_request_is_hung_up_on(world: World, monkeypatch: pytest.Mo
         return received
 
     assert served(world, use) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+    ],
+    ids=["the headers of a second request", "a body nobody asked for", "a body to nowhere"],
+)
+def test_who_trickles_after_an_answer_is_hung_up_on(world: World, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.2)
+
+    async def use(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        received = await reader.readuntil(b"\r\n\r\n")
+
+        async def trickle() -> None:
+            with suppress(ConnectionError):  # the server hangs up, as it should
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        with suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 3)
+        trickling.cancel()
+        writer.close()
+        return received
+
+    assert served(world, use).startswith(b"HTTP/1.1 ")
+
+
+def test_requests_sent_in_one_go_are_answered_in_order(world: World) -> None:
+    async def use(port: int) -> list[bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = await reader.read()
+        writer.close()
+        return re.findall(rb"HTTP/1.1 (\d+)", received)
+
+    assert served(world, use) == [b"200", b"404"]
 
 
 def test_a_port_that_is_taken_is_told_by_the_setting_to_change() -> None:
