@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -44,7 +45,20 @@ def create_app(site: Site, *, reader: BodyReader | None = None) -> Starlette:
         Route("/metrics", pages.metrics, methods=["GET"]),
         Route("/", pages.status, methods=["GET"]),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_Timed, counters=counters)])
+    app = Starlette(
+        routes=routes, middleware=[Middleware(_Timed, counters=counters)], exception_handlers={404: _lost, 405: _lost}
+    )
+    # It would build the new URL from the caller's Host header, and no forge follows it.
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _lost(_request: Request, error: Exception) -> Response:
+    """An answer in our own form for who calls a path or a method that is none."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return refused(405, f"This path takes {allowed} alone.", allow=allowed)
+    return refused(404, "There is nothing here. A webhook's address is /webhooks/github, with no slash at its end.")
 
 
 class _Pages:

@@ -30,6 +30,12 @@ STORE_TIMEOUT_S = 1.8
 STORE_AWAY = (Transient, ConfigurationError, TimeoutError)
 """How it shows: no answer, our login declined, or silence."""
 
+_IN_WORDS = {
+    "repository": "is no repository's name; write owner/name",
+    "head": "is no full SHA; write 40 or 64 lower-case hex digits, or leave it out",
+}
+"""In place of a pattern that nobody reads."""
+
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?"
 
 
@@ -149,9 +155,12 @@ def _review_request(body: bytes) -> ReviewRequest:
         value: Any = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise BadInput("The body is not JSON in UTF-8.") from None
+    if not isinstance(value, dict):
+        raise BadInput("The body is JSON, but not an object.")
     try:
         return ReviewRequest.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadInput(f"{where[:80]}: {first['msg']}.") from None
+        where = ".".join(str(part) for part in first["loc"])
+        said = _IN_WORDS.get(where) if first["type"] == "string_pattern_mismatch" else None
+        raise BadInput(f"{where[:80]}: {said or first['msg']}.") from None

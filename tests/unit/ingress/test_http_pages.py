@@ -183,6 +183,20 @@ def test_text_of_strangers_stays_text_on_the_status_page(world: World) -> None:
     assert "unsafe" not in policy
 
 
+def test_a_path_or_a_method_that_is_none_is_answered_in_our_own_form(world: World) -> None:
+    async def send(method: str, url: str) -> httpx.Response:
+        async with world.client() as client:
+            return await client.request(method, url)
+
+    for url in ("/nowhere", "/webhooks/github/", "/%2e%2e/etc/passwd"):
+        answer = asyncio.run(send("POST", url))
+        assert answer.status_code == 404
+        assert "/webhooks/github" in answer.json()["error"]
+    answer = asyncio.run(send("GET", "/webhooks/github"))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"] == "This path takes POST alone."
+
+
 def test_the_status_page_says_when_the_store_is_away(world: World) -> None:
     world.store.down = refuse_connection
     answer = get(world, "/")

@@ -64,6 +64,13 @@ def test_a_wrong_member_is_named(world: World, change: dict[str, object], where:
     assert world.store.jobs == {}
 
 
+def test_what_a_repository_or_a_head_looks_like_is_said_in_words(world: World) -> None:
+    answer = call(world, "POST", "/reviews", body=body_of(ASKED | {"repository": "acme"}))
+    assert answer.json()["error"] == "repository: is no repository's name; write owner/name."
+    answer = call(world, "POST", "/reviews", body=body_of(ASKED | {"head": "main"}))
+    assert "40 or 64" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
 def test_a_body_that_is_no_object_is_refused(world: World, body: bytes) -> None:
     assert call(world, "POST", "/reviews", body=body).status_code == 400
