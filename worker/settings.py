@@ -274,9 +274,13 @@ class Settings(
 
     @property
     def result_hash(self) -> str:
-        """Of the settings that alter a review's result: the same head under other settings is another job."""
+        """Of the settings that alter a review's result: the same head under other settings is another job.
+
+        What is at its default is left out, so that a release with a new setting reviews no head anew.
+        """
         names = (*ProviderSettings.model_fields, *ReviewSettings.model_fields, *RequestSettings.model_fields)
-        values = self.model_dump(mode="json", include=set(names) - {"api_open_ai_api_key", "review_settle_s"})
+        kept = set(names) - {"api_open_ai_api_key", "review_settle_s"}
+        values = self.model_dump(mode="json", include=kept, exclude_defaults=True)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def secrets(self) -> tuple[str, ...]:
