@@ -10,7 +10,7 @@ import structlog
 from worker.core import marker
 from worker.core.change import Change
 from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
-from worker.core.errors import NotFound, OutcomeUnknown
+from worker.core.errors import NotFound, OutcomeUnknown, Refused
 from worker.core.job import Claim, Job, State
 from worker.core.marker import SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
@@ -78,11 +78,10 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     if REPORT not in records:
         raise NotFound(f"Job {job.id} has no stored report. Review the change again: kimi-review dead retry {job.id}")
     report = load_report(records[REPORT])
-    change = await publishing.freshness(forge).change_at(job, report.head)
+    freshness = publishing.freshness(forge)
+    change = await freshness.change_at(job, report.head)
     if reason := reason_unpostable(change):
-        await jobs.advance(claim, State.SKIPPED, reason=reason)
-        log.info("review.not_posted", reason=reason)
-        return Published(skipped=reason)
+        return await _skipped(claim, reason, jobs)
 
     record = records.get(POSTED)
     has_summary, fingerprints = load_posted(record)
@@ -92,14 +91,26 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     wanted = comments(report, publishing.voice, raised=posted.earlier)
     missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
     summary = "" if posted.has_summary else summary_text(report, publishing.voice, raised=posted.earlier)
-    for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
-        await run.post(batch)
+    try:
+        for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
+            await run.post(batch)
+    except Refused:
+        # A push, a closing or a lock between the look and the POST shows as a refusal, and is no failure.
+        if reason := reason_unpostable(await freshness.change_at(job, report.head)):
+            return await _skipped(claim, reason, jobs)
+        raise
     done = f"posted {_comments(len(missing))}" + ("" if posted.has_summary else " and the summary")
     if posted.has_summary and not missing:
         done = "everything was posted before"
     await jobs.advance(claim, State.DONE, reason=done)
     log.info("review.published", comments=len(missing), already_posted=len(wanted) - len(missing))
     return Published(comments=len(missing), already=len(wanted) - len(missing))
+
+
+async def _skipped(claim: Claim, reason: str, jobs: Jobs) -> Published:
+    await jobs.advance(claim, State.SKIPPED, reason=reason)
+    log.info("review.not_posted", reason=reason)
+    return Published(skipped=reason)
 
 
 async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishing) -> bool:

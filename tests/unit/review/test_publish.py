@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,7 +13,15 @@ from tests.fakes.forge import MARKER_KEY, Fault, MemoryForge
 from tests.fakes.jobs import FakeJobs
 from worker.core.change import Change, ChangeRef
 from worker.core.comments import Voice
-from worker.core.errors import LeaseLost, NotAuthorised, NotFound, OutcomeUnknown, RateLimited, Superseded
+from worker.core.errors import (
+    LeaseLost,
+    NotAuthorised,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Superseded,
+    Unprocessable,
+)
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.job import Claim, Intent, NotClaimed, State
 from worker.core.ledger import Ledger
@@ -318,6 +326,41 @@ def test_a_newer_head_between_two_posts_stops_the_second() -> None:
         with pytest.raises((Superseded, LeaseLost)):
             await world.publish(claim)
         assert len(world.visible()) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_push_between_the_look_and_the_post_supersedes_and_is_no_failure() -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report())
+
+        async def refused(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            world.forge.push(REF, NEWER)
+            raise Unprocessable("commit_id is not part of the pull request")
+
+        world.forge.post = refused  # type: ignore[method-assign]
+        with pytest.raises(Superseded):
+            await world.publish(claim)
+        assert NEWER in {job.head for job in await world.jobs.find(REF)}
+
+    asyncio.run(scenario())
+
+
+def test_a_lock_between_the_look_and_the_post_skips_and_is_no_failure() -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report())
+
+        async def refused(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            world.forge.open(replace(world.forge.changes[REF], is_locked=True))
+            raise NotAuthorised("the issue is locked")
+
+        world.forge.post = refused  # type: ignore[method-assign]
+        assert "locked" in (await world.publish(claim)).skipped
+        job = await world.jobs.get(claim.job.id)
+        assert job is not None
+        assert job.state is State.SKIPPED
 
     asyncio.run(scenario())
 
