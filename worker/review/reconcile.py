@@ -10,7 +10,7 @@ import structlog
 
 from worker.core.change import Change
 from worker.core.delivery import Delivery, Policy, allows, refusal
-from worker.core.errors import NotAuthorised, NotFound
+from worker.core.errors import BadInput, Refused
 from worker.core.job import Intent, Priority, State
 from worker.ports import Clock, Forge, Jobs, Wake
 from worker.review.accept import accept
@@ -22,7 +22,7 @@ _REMEMBERED = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """`unreadable` are repositories that the token may not see; the others were still asked."""
+    """`unreadable` are repositories that could not be listed: gone, renamed or forbidden; the others were asked."""
 
     open: int
     accepted: int
@@ -57,7 +57,8 @@ class Reconciler:
                 async for change in forge.open_changes(repository):
                     seen += 1
                     accepted += await self._accepted(forge, change)
-            except (NotFound, NotAuthorised) as error:
+            except (Refused, BadInput) as error:
+                # Gone, renamed, forbidden, or a name that is none: the others are still asked.
                 unreadable.append(repository)
                 log.warning("reconcile.repository_unreadable", repository=repository, error=str(error))
         log.info("reconcile.finished", open=seen, accepted=accepted, unreadable=len(unreadable))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -12,7 +13,7 @@ from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.jobs import FakeJobs
 from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, allows
-from worker.core.errors import RateLimited, Unreachable
+from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
 from worker.core.job import Accepted, Priority, State
 from worker.core.marker import SUMMARY, Mark, write
 from worker.review.accept import accept_delivery
@@ -181,6 +182,24 @@ def test_repositories_that_nobody_named_are_found_and_chosen_by_the_policy() -> 
     assert reconcile(world.reconciler(), world.forge, ()) == Reconciled(open=2, accepted=2)
     chosen = World(forge=world.forge).reconciler(Policy(repositories=("other/*",)))
     assert reconcile(chosen, world.forge, ()) == Reconciled(open=1, accepted=1)
+
+
+def test_a_repository_that_was_renamed_or_is_none_keeps_nobody_else_waiting() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    listed = world.forge.open_changes
+
+    def some_fail(repository: str) -> AsyncIterator[Change]:
+        match repository:
+            case "acme/renamed":
+                raise WrongEndpoint("redirects elsewhere")
+            case "acme":
+                raise BadInput("is not the name of a repository")
+        return listed(repository)
+
+    world.forge.open_changes = some_fail  # type: ignore[method-assign]
+    found = reconcile(world.reconciler(), world.forge, ("acme/renamed", "acme", "acme/shop"))
+    assert found == Reconciled(open=1, accepted=1, unreadable=("acme/renamed", "acme"))
 
 
 def test_a_push_back_to_a_superseded_head_is_found() -> None:
