@@ -178,7 +178,7 @@ class GitHubClient:
             "POST",
             f"/repos/{_checked(change.ref.repository)}/issues/{change.ref.number}/comments",
             {"body": fit(body, BODY_LIMIT, ending=CUT)},
-            what=f"a comment on {change.ref}",
+            what=f"a comment on {_named(change.ref)}",
         )
 
     async def _review(self, change: Change, body: str, comments: Sequence[Comment], *, event: str = "COMMENT") -> int:
@@ -191,7 +191,7 @@ class GitHubClient:
         if event:
             payload["event"] = event
         path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews"
-        what = f"a review of {change.ref}"
+        what = f"a review of {_named(change.ref)}"
         return _read(Post, await self._send(change.ref, "POST", path, payload, what=what), what=what).id
 
     async def _refused(self, change: Change, comments: Sequence[Comment]) -> list[Comment]:
@@ -231,16 +231,23 @@ class GitHubClient:
         return True
 
     async def _drop_pending(self, change: Change) -> bool:
-        """Remove our own pending reviews, known by their marker; a person's stay. Whether there was one."""
+        """Remove our own pending reviews, known by their marker. Whether there was one.
+
+        Raises `Unprocessable` for one that a person began under the same account: it is theirs.
+        """
         dropped = False
         path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews"
         async for row in self._pages(change.ref, path, what="reviews"):
             post = _read(Post, row, what="reviews")
-            if post.state == "PENDING" and any(
-                marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)
-            ):
-                await self._delete_review(change, post.id)
-                dropped = True
+            if post.state != "PENDING":
+                continue
+            if not any(marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)):
+                raise Unprocessable(
+                    "GitHub takes no review of an account that has begun one and not submitted it. Submit or discard the"
+                    " pending review, or give kimi-review an account of its own."
+                )
+            await self._delete_review(change, post.id)
+            dropped = True
         return dropped
 
     async def _delete_review(self, change: Change, review: int) -> None:
@@ -253,7 +260,7 @@ class GitHubClient:
     # ----------------------------------------------------------------------------------- requests
 
     async def _pull(self, ref: ChangeRef) -> PullRequest:
-        what = f"pull request {ref}"
+        what = f"pull request {_named(ref)}"
         path = f"/repos/{_checked(ref.repository)}/pulls/{ref.number}"
         return _read(PullRequest, await self._get(ref, path, what=what), what=what)
 
@@ -265,44 +272,65 @@ class GitHubClient:
 
         `to` is the change that the call is about, or the token to use where it is about none.
         """
-        what = f"{what} of {to}" if isinstance(to, ChangeRef) else what
+        what = f"{what} of {_named(to)}" if isinstance(to, ChangeRef) else what
         for page in range(1, _PAGES + 1):
             given = f"{path}?per_page={_PAGE}&page={page}" + (f"&{query}" if query else "")
             if isinstance(to, ChangeRef):
-                rows = await self._get(to, given, what=what)
+                response = await self._request(to, "GET", given, None, what=what)
             else:
-                rows = await self._call_as("GET", given, to, None, what=what)
+                response = await self._request_as("GET", given, to, None, what=what)
+            rows = _json(response, what=what)
             if isinstance(rows, dict):
                 rows = rows.get("repositories")  # an app's list stands in an object
             if not isinstance(rows, list):
                 raise WrongEndpoint(f"GitHub does not answer {what} with a list. Check GITHUB_API_URL.")
             for row in rows:
                 yield row
-            if len(rows) < _PAGE:
+            # A page may be short though others follow: GitHub leaves rows out that the token may not see.
+            link = response.headers.get("link")
+            if len(rows) < _PAGE if link is None else 'rel="next"' not in link:
                 return
         # To go on with a part would be to post again what stands on a later page.
         raise Unprocessable(f"GitHub lists more than {_PAGES * _PAGE} rows for {what}; not all of them can be read.")
 
     async def _send(self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str) -> Any:
+        return _json(await self._request(ref, method, path, body, what=what), what=what)
+
+    async def _call_as(self, method: str, path: str, bearer: str, body: dict[str, Any] | None) -> Any:
+        what = "the app's own data"
+        return _json(await self._request_as(method, path, bearer, body, what=what), what=what)
+
+    async def _request(
+        self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str
+    ) -> httpx.Response:
         token = await self._credentials.token(ref.repository)
         try:
-            return await self._call_as(method, path, token, body, what=what)
+            return await self._request_as(method, path, token, body, what=what)
         except BadCredentials:
             if not self._credentials.rejected(ref.repository):
                 raise
         token = await self._credentials.token(ref.repository)
-        return await self._call_as(method, path, token, body, what=what)
+        return await self._request_as(method, path, token, body, what=what)
 
-    async def _call_as(
-        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str = "the app's own data"
-    ) -> Any:
+    async def _request_as(
+        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str
+    ) -> httpx.Response:
         # The URL comes from configuration and checked parts; the path holds nothing else.
         request = self._http.build_request(
             method, f"{self._access.api_url}{path}", json=body, headers={"authorization": f"Bearer {bearer}"}
         )
-        writes = method == "POST"
-        response = await send(self._http, request, forge="GitHub", what=what, writes=writes)
-        return None if response.status_code == 204 else json_of(response, forge="GitHub", what=what, writes=writes)
+        return await send(self._http, request, forge="GitHub", what=what, writes=method == "POST")
+
+
+def _named(ref: ChangeRef) -> str:
+    """As GitHub writes it; the number 0 stands for the repository as a whole."""
+    return f"{ref.repository}#{ref.number}" if ref.number else ref.repository
+
+
+def _json(response: httpx.Response, *, what: str) -> Any:
+    if response.status_code == 204:
+        return None
+    return json_of(response, forge="GitHub", what=what, writes=response.request.method == "POST")
 
 
 def _checked(repository: str) -> str:

@@ -179,7 +179,9 @@ def test_a_pending_review_left_by_a_killed_process_is_removed(world: World) -> N
 def test_a_pending_review_of_a_person_stays(world: World) -> None:
     theirs = PostedReview(900, "PENDING", "my draft", world.change.head, [])
     world.github.pull(REPOSITORY, 1).reviews.append(theirs)
-    assert isinstance(failure(lambda: world.post(comment(5))), Unprocessable)
+    refused = failure(lambda: world.post(comment(5)))
+    assert isinstance(refused, Unprocessable)
+    assert "Submit or discard the pending review" in str(refused)
     assert theirs in world.github.pull(REPOSITORY, 1).reviews
 
 
@@ -227,6 +229,15 @@ def test_our_mark_is_found_behind_a_thousand_comments_of_others(world: World) ->
     assert posted.has_summary
     assert posted.fingerprints == {"fp5"}
     assert len(world.github.requests("GET", "/reviews$")) == 11
+
+
+def test_a_short_page_is_not_taken_for_the_last_one_where_github_names_another(world: World) -> None:
+    world.post(comment(5))
+    url = "https://elsewhere.example/never/asked?page=2"
+    short = [{"id": 1, "state": "COMMENTED", "body": ""}]
+    world.github.fail("GET", "/reviews$", 200, body=short, headers={"link": f'<{url}>; rel="next"'})
+    assert world(lambda forge: forge.posted(world.change)).has_summary is False
+    assert [request.query["page"] for request in world.github.requests("GET", "/reviews$")] == ["1", "2"]
 
 
 def test_a_list_without_an_end_is_not_read_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
