@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -37,6 +39,9 @@ TAKES_NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CL
 CERTIFICATE_REFUSED = re.compile(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed:? ?(.*?)\.? ?\(_ssl\.c:")
 
 SENTINEL_TIMEOUT_S = 0.5
+ASK_AGAIN_S = 1.0
+ASK_NOBODY_AGAIN_S = 10.0
+"""Asking Sentinels who are all silent holds a call back for as many timeouts."""
 
 
 def connect(url: str, *, timeout_s: float = 5.0, max_connections: int = 32) -> redis.asyncio.Redis:
@@ -58,7 +63,7 @@ def connect(url: str, *, timeout_s: float = 5.0, max_connections: int = 32) -> r
     }
     if address.kind is Kind.SENTINEL:
         asking = sentinel_options(address) | {"retry": AsyncRetry(NoBackoff(), 0)}
-        sentinels = redis.asyncio.Sentinel(address.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+        sentinels = _Sentinels(address.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
         pool = _MasterPool(address.master_name, sentinels, **options)  # type: ignore[no-untyped-call]
         return redis.asyncio.Redis.from_pool(pool)
     options["connection_class"] = (
@@ -133,13 +138,49 @@ def _login_options(login: Login) -> dict[str, Any]:
     return {"username": login.username or None, "password": login.password or None}
 
 
+class _Sentinels(redis.asyncio.Sentinel):
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Raises `MasterNotFoundError` with what is wrong with the Sentinels: redis-py keeps that to itself."""
+        try:
+            found: tuple[str, int] = await super().discover_master(service_name)
+        except redis.asyncio.sentinel.MasterNotFoundError as error:
+            answers = await asyncio.gather(*(one.ping() for one in self.sentinels), return_exceptions=True)
+            wrong = "; ".join(str(answer) for answer in answers if isinstance(answer, redis.RedisError))
+            raise redis.asyncio.sentinel.MasterNotFoundError(wrong) from error
+        return found
+
+
 class _MasterPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
-    """Connections to whichever server the Sentinels call the master; a call waits for a free one."""
+    """Connections to whichever server the Sentinels call the master; a call waits for a free one.
+
+    redis-py asks the Sentinels when it connects. A master that is deposed in order lives on for some ten seconds and
+    takes writes, which are gone when it becomes a replica, so here they are asked once a second.
+    """
+
+    _ask_at = 0.0
+    """By the monotonic clock."""
+
+    async def ensure_connection(self, connection: Any) -> None:
+        await self._ask_again()
+        if connection.is_connected and (connection.host, connection.port) != self.master_address:
+            await connection.disconnect()
+        await super().ensure_connection(connection)
 
     async def aclose(self) -> None:
         """Leave the Sentinels too: redis-py closes the master's connections alone."""
         await super().aclose()
         await self.sentinel_manager.aclose()
+
+    async def _ask_again(self) -> None:
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        self._ask_at = now + ASK_AGAIN_S
+        try:
+            await self.get_master_address()  # type: ignore[no-untyped-call]
+        except redis.ConnectionError:
+            # Without Sentinels the master may still work; a call that needs a new connection tells what is wrong.
+            self._ask_at = now + ASK_NOBODY_AGAIN_S
 
 
 def broker_url(url: str) -> str:
@@ -183,15 +224,17 @@ def in_our_words(error: redis.RedisError) -> Unreachable | ConfigurationError | 
         )
     if "[SSL" in said:
         return Unreachable(
-            "Redis does not speak TLS as REDIS_URL says. Write its TLS port, or redis:// if it has none."
+            "Redis and REDIS_URL do not agree about TLS. Check the port; where the server wants a certificate of ours,"
+            " name it as ssl_certfile and its key as ssl_keyfile."
         )
     if isinstance(error, redis.AuthenticationError) or any(word in said for word in DECLINED):
-        who = (
-            "the Sentinels decline us. Check sentinel_password"
-            if _is_of_sentinels(error)
-            else "Redis declines us. Check"
+        if _is_of_sentinels(error):
+            return ConfigurationError(
+                ["REDIS_URL: the Sentinels decline us. Check sentinel_username, sentinel_password."]
+            )
+        return ConfigurationError(
+            ["REDIS_URL: Redis declines us. Check the user and the password, and that the user may run scripts."]
         )
-        return ConfigurationError([f"REDIS_URL: {who} the user and the password, and that the user may run scripts."])
     if takes_no_writes(error):
         return Unreachable(f"Redis takes no writes: {said}. Check its memory, its disk and its role.")
     if _is_of_sentinels(error):
@@ -200,7 +243,10 @@ def in_our_words(error: redis.RedisError) -> Unreachable | ConfigurationError | 
             " else check the hosts and master_name in REDIS_URL, and that the Sentinels run."
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)):
-        return Unreachable(f"Redis does not answer ({type(error).__name__}). Check REDIS_URL and that the server runs.")
+        return Unreachable(
+            f"Redis does not answer ({type(error).__name__})."
+            " Check REDIS_URL (host, port, rediss:// for TLS alone) and that the server runs."
+        )
     return None
 
 
