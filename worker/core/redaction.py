@@ -33,8 +33,18 @@ _SHAPES = re.compile(
 )
 
 
+_BLOCK = 6
+"""Characters by which a part of a secret is found."""
+_SHORTEST_PART, _TELLING_SHARE = 12, 0.6
+"""A part that is shorter than this, or than this share of the secret, is taken for chance. 11 characters of a secret
+hold one whole block of it."""
+
+
 class Redactor:
-    """Replaces secrets by `[redacted]`. `secrets` are searched plain, in base64, and as a basic login."""
+    """Replaces secrets by `[redacted]`. `secrets` are searched plain, in base64, and as a basic login.
+
+    The larger part of one is found too: a token without its telling first characters is worth as much to a thief.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         spellings: set[str] = set()
@@ -44,13 +54,44 @@ class Redactor:
             spellings.add(secret)
             spellings.add(json.dumps(secret)[1:-1])  # as JSON and repr() write a key with line feeds
             spellings |= set(_base64_spellings(secret))
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        short = [spelling for spelling in spellings if len(spelling) < _SHORTEST_PART]
+        self._short = re.compile("|".join(map(re.escape, sorted(short, key=len, reverse=True)))) if short else None
+        self._blocks: dict[str, list[tuple[str, int]]] = {}
+        """Block → the spellings that hold it, and where."""
+        for spelling in spellings:
+            for at in range(0, len(spelling) - _BLOCK + 1, _BLOCK):
+                self._blocks.setdefault(spelling[at : at + _BLOCK], []).append((spelling, at))
 
     def __call__(self, text: str) -> str:
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
+        text = self._without_known(text)
+        if self._short is not None:
+            text = self._short.sub(MASK, text)
         return _SHAPES.sub(MASK, text)
+
+    def _without_known(self, text: str) -> str:
+        out: list[str] = []
+        done = 0
+        blocks = self._blocks
+        for at in range(len(text) - _BLOCK + 1) if blocks else ():
+            if at + _BLOCK <= done:
+                continue
+            for spelling, inner in blocks.get(text[at : at + _BLOCK], ()):
+                start, end = _widest(text, at, spelling, inner)
+                if end - start >= max(_SHORTEST_PART, len(spelling) * _TELLING_SHARE) and end > done:
+                    out += (text[done : max(start, done)], MASK) if start >= done else ()
+                    done = end
+        return "".join([*out, text[done:]])
+
+
+def _widest(text: str, at: int, spelling: str, inner: int) -> tuple[int, int]:
+    """How far `text` around `at` goes on as `spelling` does around `inner`: (start, end) in `text`."""
+    before = 0
+    while before < min(at, inner) and text[at - before - 1] == spelling[inner - before - 1]:
+        before += 1
+    after = _BLOCK
+    while after < min(len(text) - at, len(spelling) - inner) and text[at + after] == spelling[inner + after]:
+        after += 1
+    return at - before, at + after
 
 
 def _base64_spellings(secret: str) -> Iterable[str]:

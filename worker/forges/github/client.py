@@ -243,7 +243,7 @@ class GitHubClient:
                 continue
             if not any(marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)):
                 raise Unprocessable(
-                    "GitHub takes no review of an account that has begun one and not submitted it. Submit or discard the"
+                    "GitHub takes no review from an account that has one begun and not submitted. Submit or discard the"
                     " pending review, or give kimi-review an account of its own."
                 )
             await self._delete_review(change, post.id)
