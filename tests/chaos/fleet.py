@@ -23,6 +23,8 @@ class Member:
     kills: list[tuple[int, float]] = field(default_factory=list)
     ends: list[tuple[int, float]] = field(default_factory=list)
     """The same of every SIGTERM."""
+    folder: Path | None = None
+    """Its working folder; ours when None."""
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -31,7 +33,12 @@ class Member:
             return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, env=dict(self.environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command,
+                env=dict(self.environment),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     @property

@@ -79,6 +79,7 @@ def jobs(
         counts = await store.counts()
         show_table(found, console)
         await _show_pause(store, console)
+        await _show_left(store, console)
         standing = " · ".join(f"{counts[name]} {name.value}" for name in State if counts.get(name))
         console.print(
             Text(standing or "No jobs yet. `kimi-review serve` takes webhooks and POST /reviews.", style="dim")
@@ -248,6 +249,12 @@ async def _show_pause(store: Jobs, console: Console) -> None:
     if paused := await store.paused():
         console.print(Text(f"The whole fleet is paused: {visible(paused)}", style="yellow"))
         console.print(Text("`kimi-review resume` ends that."))
+
+
+async def _show_left(store: Jobs, console: Console) -> None:
+    if count := await store.left():
+        who = "1 job waits" if count == 1 else f"{count:,} jobs wait"
+        console.print(Text(f"{who} for a worker of a newer version of this program: upgrade the workers.", style="red"))
 
 
 def _style(state: State) -> str:
