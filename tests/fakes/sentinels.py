@@ -44,6 +44,7 @@ class Server:
         until(self.answers, f"the server on {self.port} answers", log=lambda: (self.folder / "log").read_text())
 
     def answers(self) -> bool:
+        assert self.process is None or self.process.poll() is None, (self.folder / "log").read_text()
         try:
             return bool(self.command("PING"))
         except redis.RedisError:

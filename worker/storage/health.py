@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis.asyncio
 
+from worker.core.job import Priority
 from worker.storage.connection import PREFIX, answering
 
 KEY = f"{PREFIX}:health"
@@ -14,4 +15,6 @@ async def check_writes(client: redis.asyncio.Redis) -> str:
     """Write one short-lived key; what was found, in words. Raises `Unreachable` or `ConfigurationError`."""
     with answering():
         await client.set(KEY, "1", ex=LIFE_S)
+        # A worker waits at several queues at once. A node of a cluster would take the jobs and refuse that.
+        await client.exists(*Priority)
     return "takes writes"
