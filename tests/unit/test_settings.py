@@ -269,11 +269,34 @@ def test_the_password_is_put_into_the_redis_url() -> None:
     assert own.redis_dsn.get_secret_value() == "rediss://u:own@redis/0"
 
 
+def test_the_password_is_put_before_the_sentinels_too() -> None:
+    read = settings(REDIS_URL="sentinel://one;sentinel://two:9/1?master_name=m", REDIS_PASSWORD="p@ss/word")
+    assert read.redis_dsn is not None
+    assert read.redis_dsn.get_secret_value() == (
+        "sentinel://:p%40ss%2Fword@one:26379/1;sentinel://two:9/1?master_name=m"
+    )
+
+
+def test_a_redis_url_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    assert problems(REDIS_URL="sentinel://one;sentinel://two/0") == [
+        "REDIS_URL: lacks the name under which the Sentinels watch the master. Write"
+        " sentinel://HOST1:26379;sentinel://HOST2:26379;sentinel://HOST3:26379/0?master_name=NAME."
+    ]
+    (line,) = problems(REDIS_URL=f"rediss://host/0?ssl_ca_certs={tmp_path}/planted.pem")
+    assert line.startswith("REDIS_URL: ssl_ca_certs names no file that can be read.")
+    assert "planted" not in line
+    authority = tmp_path / "ca.pem"
+    authority.write_text("")
+    assert settings(REDIS_URL=f"rediss://host/0?ssl_ca_certs={authority}").redis_dsn is not None
+
+
 def test_secrets_show_in_no_repr_and_are_all_handed_to_the_redactor() -> None:
     read = settings(REDIS_URL="redis://:redis-pass@h:1/0", API_TOKEN=SECRET[::-1])
     for value in (*COMPLETE.values(), "redis-pass", SECRET[::-1]):
         assert value not in repr(read)
         assert value in read.secrets()
+    guarded = settings(REDIS_URL="sentinel://:redis-pass@h?master_name=m&sentinel_password=guards%2Fpass")
+    assert {"redis-pass", "guards/pass", "guards%2Fpass"} <= set(guarded.secrets())
 
 
 def test_only_settings_that_alter_the_result_alter_its_hash() -> None:
