@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from worker.core.diff.paths import in_utf8
 from worker.core.finding import Finding
 from worker.core.ledger import Ledger
 from worker.core.report import Report
@@ -31,7 +32,7 @@ def report_json(report: Report) -> dict[str, Any]:
             "cost_usd": report.usage.cost_usd,
             "is_estimated": report.usage.is_estimated,
         },
-        "notes": [_text(note) for note in report.notes],
+        "notes": [in_utf8(note) for note in report.notes],
         "is_standin": report.is_standin,
         "complete": report.is_complete,
     }
@@ -40,15 +41,15 @@ def report_json(report: Report) -> dict[str, Any]:
 def _finding(finding: Finding) -> dict[str, Any]:
     anchor = finding.anchor
     return {
-        "path": _text(anchor.path if anchor else finding.path),
+        "path": in_utf8(anchor.path if anchor else finding.path),
         "side": anchor.side if anchor else None,
         "start_line": anchor.start_line if anchor else None,
         "line": anchor.line if anchor else None,
         "severity": finding.severity.value,
         "category": finding.category,
-        "title": _text(finding.title),
-        "body": _text(finding.body),
-        "suggestion": _text(finding.suggestion) if finding.suggestion is not None else None,
+        "title": in_utf8(finding.title),
+        "body": in_utf8(finding.body),
+        "suggestion": in_utf8(finding.suggestion) if finding.suggestion is not None else None,
         "confidence": finding.confidence,
         "fingerprint": finding.fingerprint,
     }
@@ -58,11 +59,6 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
     return {
         "changed_lines": ledger.changed_lines,
         "not_reviewed": [
-            {"path": _text(row.path), "reason": row.reason, "lines": row.lines} for row in ledger.not_reviewed
+            {"path": in_utf8(row.path), "reason": row.reason, "lines": row.lines} for row in ledger.not_reviewed
         ],
     }
-
-
-def _text(text: str) -> str:
-    """Bytes that are no UTF-8 came as surrogate escapes, which no JSON reader takes; they are shown as `\\xff`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -11,7 +11,7 @@ from worker.cli.report_text import show_plan, show_report
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.ledger import Ledger, NotReviewed
-from worker.core.planning.plan import Chunk, ChunkFile, Plan
+from worker.core.planning.plan import Chunk, ChunkFile, Plan, plan_as_json
 from worker.core.report import Report, Usage
 from worker.core.report_json import report_json
 
@@ -125,3 +125,14 @@ def test_a_path_that_is_not_utf_8_can_be_written_as_json() -> None:
     value = json.dumps(report_json(report(finding(path=path, anchor=None))), ensure_ascii=False)
     value.encode("utf-8")
     assert "caf\\\\xe9.py" in value
+
+
+def test_a_plan_that_names_a_path_which_is_not_utf_8_is_json_for_every_reader() -> None:
+    hunk = Hunk(1, 0, 1, 2, b"", b"+a\n+b\n", 2, 0)
+    file = ChunkFile("F1", FileDiff(None, b"caf\xe9.py", "added", hunks=(hunk,)), (hunk,))
+    left_out = NotReviewed(b"\xff.bin".decode("utf-8", "surrogateescape"), "x", 3)
+    plan = Plan(262_144, 32_768, (Chunk("c0ffee", (file,), 900, 4096),), Ledger(5, 2, (left_out,)))
+    value = plan_as_json(plan)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    assert value["chunks"][0]["files"][0]["path"] == "caf\\xe9.py"
+    assert value["ledger"]["not_reviewed"][0]["path"] == "\\xff.bin"

@@ -37,6 +37,11 @@ class Paths:
     new_prefix: bytes = b""
 
 
+def in_utf8(text: str) -> str:
+    """`text` for readers of UTF-8: bytes that are none came as surrogate escapes, and are shown as `\\xff`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def unquote(name: bytes) -> bytes:
     """A name as `core.quotePath` wrote it, turned back; one without quotes is returned as it is."""
     quoted = _QUOTED.fullmatch(name)

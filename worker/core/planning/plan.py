@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.core.diff.model import FileDiff, Hunk
+from worker.core.diff.paths import in_utf8
 from worker.core.images import Image
 from worker.core.ledger import Ledger
 from worker.core.model_info import Budget
@@ -60,7 +61,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`ledger.reviewed_lines` is what the chunks show: interface.md's `planned_lines`."""
+    """`ledger.reviewed_lines` is what the chunks show: `planned_lines` in `plan_as_json`."""
 
     window_tokens: int
     output_tokens: int
@@ -92,7 +93,8 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
                 "input_tokens": chunk.input_tokens,
                 "max_output_tokens": chunk.max_output_tokens,
                 "files": [
-                    {"path": file.path, "hunks": [_numbers(hunk) for hunk in file.hunks]} for file in chunk.files
+                    {"path": in_utf8(file.path), "hunks": [_numbers(hunk) for hunk in file.hunks]}
+                    for file in chunk.files
                 ],
             }
             for chunk in plan.chunks
@@ -101,7 +103,8 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
             "changed_lines": plan.ledger.changed_lines,
             "planned_lines": plan.ledger.reviewed_lines,
             "not_reviewed": [
-                {"path": row.path, "reason": row.reason, "lines": row.lines} for row in plan.ledger.not_reviewed
+                {"path": in_utf8(row.path), "reason": row.reason, "lines": row.lines}
+                for row in plan.ledger.not_reviewed
             ],
         },
     }
