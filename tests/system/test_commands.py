@@ -234,3 +234,33 @@ def test_messages_that_were_none_of_ours_are_listed_beside_the_dead_letters(shel
     found = json.loads(shell("dead", "messages", "--json").stdout)
     assert found["count"] == 1
     assert [(one["reason"], one["size"]) for one in found["messages"]] == [("unknown task", 1234)]
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_word_and_without_the_code_for_findings(shell: Shell) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "settings"],
+            cwd=shell.folder,
+            env=shell.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_that_lacks_a_character_gets_its_number(shell: Shell) -> None:
+    diff = "--- a/caf\u00e9.py\n+++ b/caf\u00e9.py\n@@ -1 +1 @@\n-x\n+y\n"
+    done = shell("plan", "--diff-file", "-", stdin=diff.encode(), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"caf\xe9.py" in done.stdout
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_paid_for(shell: Shell, tmp_path: Path) -> None:
+    for output in (tmp_path, tmp_path / "no" / "such.html"):
+        done = shell("review", "--range", "nonsense", "--output", str(output))
+        assert done.returncode == 2
+        assert done.stderr.startswith("kimi-review: --output is no file in a folder that exists.")

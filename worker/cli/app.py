@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from worker import __version__
-from worker.cli.exits import told_clearly
+from worker.cli.exits import reader_may_leave, told_clearly, write_any_character
 
 COMMANDS = {
     # A list of commands cuts longer lines.
@@ -33,6 +34,15 @@ COMMANDS = {
 """Name → module of this package that holds a function or a group of that name, and its line in the list."""
 
 
+class _Commands(TyperGroup):
+    """Ends well when its reader leaves; typer itself would end with 1, which says that there are findings."""
+
+    def invoke(self, ctx: Any) -> Any:  # the type is of typer's own, private copy of click
+        with reader_may_leave():
+            return super().invoke(ctx)
+        return None
+
+
 def app_with(wanted: Iterable[str]) -> typer.Typer:
     """The command line; the commands that are not `wanted` are lines in its list and no more.
 
@@ -40,6 +50,7 @@ def app_with(wanted: Iterable[str]) -> typer.Typer:
     """
     app = typer.Typer(
         name="kimi-review",
+        cls=_Commands,
         help="Review pull requests with Kimi: nothing dropped, nothing lost, nothing posted twice.",
         no_args_is_help=True,
         add_completion=False,
@@ -74,5 +85,6 @@ def main() -> None:
     """Exit codes: 0 done, 1 findings, 2 usage, 3 not everything reviewed, 4 provider or forge failed, 78 settings."""
     # Options before the command take no value, so the first word that is none names the command.
     wanted = [word for word in sys.argv[1:] if not word.startswith("-")][:1]
+    write_any_character()
     with told_clearly():
         app_with(wanted)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 
 from worker.bootstrap import Installation, Services, planning_for
-from worker.cli.exits import Exit, complain
+from worker.cli.exits import Exit, complain, reader_may_leave
 from worker.cli.installed import installed
 from worker.cli.jobs import parse_change
 from worker.cli.report_text import open_console, show_plan, show_report
@@ -84,6 +85,7 @@ def review(
         raise BadInput("A URL goes without --repo, --range and --diff-file.")
     if dry_run and url is None:
         raise BadInput("--dry-run belongs to a URL: a local review posts nothing anyway.")
+    _check_output(output)
     settings = set_up(Role.REVIEW, level="warning")
     started = time.monotonic()
     with installed(settings) as installation:
@@ -92,9 +94,11 @@ def review(
         else:
             ref = _named(url, settings)
             report = asyncio.run(_review_dry(installation, ref)) if dry_run else _review_and_post(installation, ref)
-    _tell(report, format, output, seconds=time.monotonic() - started)
-    if format is ReportFormat.TEXT:
-        _tell_next(report, url, is_dry=dry_run)
+    # The exit code is the answer that a script waits for, whoever reads the report.
+    with reader_may_leave():
+        _tell(report, format, output, seconds=time.monotonic() - started)
+        if format is ReportFormat.TEXT:
+            _tell_next(report, url, is_dry=dry_run)
     sys.exit(_exit_code(report, fail_on))
 
 
@@ -109,6 +113,7 @@ def plan(
     output: Output = None,
 ) -> None:
     """Show the chunks, tokens and ledger of a review; no model is asked."""
+    _check_output(output)
     settings = set_up(Role.PLAN, level="warning")
     if settings.api_llm_provider_model == "auto":
         # Which model it would be only the provider can tell; the plan is made for the best one known.
@@ -258,12 +263,25 @@ def _console(output: Path | None) -> Iterator[Console]:
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        # A document is UTF-8, as it says itself, whatever the terminal takes.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
         return
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"--output cannot be written: {error.strerror}.") from error
+
+
+def _check_output(output: Path | None) -> None:
+    """Raises `BadInput` for what cannot be written, before a review is paid for."""
+    if output is None:
+        return
+    place = output if output.exists() else output.absolute().parent
+    if output.is_dir() or not place.exists():
+        raise BadInput("--output is no file in a folder that exists. Make the folder, or name another file.")
+    if not os.access(place, os.W_OK):
+        raise BadInput("--output cannot be written: this user may not. Name another file.")
 
 
 def _exit_code(report: Report, fail_on: Severity | None) -> Exit:
