@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from worker.core.errors import ConfigurationError
 
 BEAT_S = 5.0
 """The health check in docker-compose.yml looks back a minute."""
@@ -14,15 +16,21 @@ BEAT_S = 5.0
 
 @contextmanager
 def beating(home: Path, role: str) -> Iterator[None]:
-    """Touch the role's file while the context lasts."""
+    """Touch the role's file while the context lasts. Raises `ConfigurationError` where it cannot be made."""
     path = _path(home, role)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise ConfigurationError(
+            [f"KIMI_REVIEW_HOME: {path.parent} cannot be used: {error.strerror}. Name one that this user may write to."]
+        ) from error
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.is_set():
-            path.touch()
-            ended.wait(BEAT_S)
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):  # a full disk for a while must not end the beat for good
+                path.touch()
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -69,13 +69,18 @@ class EmbeddedRedis:
 def start(home: Path) -> Iterator[EmbeddedRedis]:
     """Use the embedded server of `home`, starting it if nobody did; the last one to leave stops it.
 
-    Raises `ConfigurationError` when there is no server program or the folder is not ours alone,
+    Raises `ConfigurationError` when there is no server program, or the folder cannot be made or is not ours alone,
     `Unreachable` when a server lives there but does not answer.
     """
     folder = home / "redis"
-    _own(folder)
-    server = EmbeddedRedis(socket=_socket_path(folder), folder=folder)
-    users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _own(folder)
+        server = EmbeddedRedis(socket=_socket_path(folder), folder=folder)
+        users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"KIMI_REVIEW_HOME: {folder} cannot be used: {error.strerror}. Name a folder that this user may write to."]
+        ) from error
     try:
         with _held(folder / "change.lock", fcntl.LOCK_EX):
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -127,7 +132,7 @@ def _run(server: EmbeddedRedis) -> bool:
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if was_started:
-                raise Unreachable(f"The embedded Redis ended at once; {server.folder / 'server.log'} says why.")
+                raise Unreachable(f"The embedded Redis ended at once: {_last_word(server.folder)}.")
             server.socket.unlink(missing_ok=True)
             _spawn(server, alive)
             was_started = True
@@ -177,6 +182,13 @@ def _spawn(server: EmbeddedRedis, alive: int) -> None:
     if ended.returncode != 0:
         said = (ended.stdout + ended.stderr).decode("utf-8", "replace").strip()[-500:]
         raise ConfigurationError([f"REDIS_URL: is empty, and the embedded server {command[0]} does not start: {said}"])
+
+
+def _last_word(folder: Path) -> str:
+    """Why a server over `folder` did not stay, as far as anybody knows."""
+    if shutil.disk_usage(folder).free == 0:
+        return f"the disk of {folder} is full"
+    return f"{folder / 'server.log'} says why"
 
 
 def _stop(server: EmbeddedRedis) -> None:
