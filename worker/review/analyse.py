@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -31,6 +31,25 @@ TOO_LONG = "longer than the model's window"
 CUT_OFF = "the model's answer did not fit its limit"
 UNANSWERED = "the model did not answer"
 BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much is spent on finding the lines that a refusal is about, before all that is left is named."""
+
+    levels: int
+    """Times that a chunk of the plan may be halved."""
+    refusals: int
+    """Requests for its parts that may fail one after the other, with no answer between them."""
+
+
+PATIENCE: Mapping[str, Patience] = {
+    # Each refusal is free. A chunk has some two thousand lines at most, so the eleventh halving is down to one.
+    TOO_LONG: Patience(levels=24, refusals=24),
+    FILTERED: Patience(levels=24, refusals=16),
+    # Each of these is paid to its last token, and where a quarter of a chunk is not answered the code is not why.
+    CUT_OFF: Patience(levels=3, refusals=6),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +125,15 @@ async def analyse(
 
 
 @dataclass(slots=True)
+class _Walk:
+    """One chunk of the plan, divided as far as its refusals ask for and `PATIENCE` allows."""
+
+    refusals: int = 0
+    given_up: str = ""
+    """The reason for which the parts that are left are not sent."""
+
+
+@dataclass(slots=True)
 class _Run:
     analysis: Analysis
     workshop: Workshop
@@ -114,27 +142,26 @@ class _Run:
 
     async def one(self, chunk: Chunk) -> None:
         async with self.gate:
-            pending = [chunk]
+            walk = _Walk()
+            pending = [(chunk, 0)]
             while pending:
-                pending = list(await self.step(pending.pop(0))) + pending
+                part, level = pending.pop(0)
+                parts = await self.step(part, level, walk)
+                pending = [(smaller, level + 1) for smaller in parts] + pending
 
-    async def step(self, chunk: Chunk) -> tuple[Chunk, ...]:
+    async def step(self, chunk: Chunk, level: int, walk: _Walk) -> tuple[Chunk, ...]:
         """Settle one chunk, or return the smaller ones that take its place."""
         name = f"{UNIT}{chunk.id}"
         if (record := self.asking.saved.get(name)) is not None:
             return self.replay(chunk, SavedAnswer.load(record))
-        if self.analysis.is_out_of_budget:
-            self.analysis.failed(chunk, BUDGET)
+        if walk.given_up or self.analysis.is_out_of_budget:
+            self.analysis.failed(chunk, walk.given_up or BUDGET)
             return ()
         await self.asking.check_current()
         try:
-            return await self.ask(chunk, name)
-        except AnswerCutOff as error:
-            return await self.divide(chunk, name, CUT_OFF, keeping=read_findings(error.text).claims)
-        except RequestTooLong:
-            return await self.divide(chunk, name, TOO_LONG)
-        except ContentFiltered:
-            return await self.divide(chunk, name, FILTERED)
+            await self.ask(chunk, name)
+        except (AnswerCutOff, RequestTooLong, ContentFiltered) as error:
+            return await self.refused(chunk, error, level, walk)
         except BudgetReached as error:
             self.analysis.is_out_of_budget = True
             self.analysis.notes.append(str(error))
@@ -143,9 +170,10 @@ class _Run:
             log.warning("chunk.failed", chunk=chunk.id, error=str(error))
             self.analysis.transient = error
             self.analysis.failed(chunk, UNANSWERED)
+        walk.refusals = 0
         return ()
 
-    async def ask(self, chunk: Chunk, name: str) -> tuple[Chunk, ...]:
+    async def ask(self, chunk: Chunk, name: str) -> None:
         """Two tries for an answer that can be read to its end; of a second bad one the complete items are kept."""
         saved: tuple[Claim, ...] = ()
         for is_last in (False, True):
@@ -154,12 +182,11 @@ class _Run:
             if read.is_whole and not read.is_cut:
                 await self.asking.save(name, SavedAnswer.of(answer).dump())
                 self.analysis.answered(chunk, read.claims, answer)
-                return ()
+                return
             self.analysis.credit(answer)
             saved = read.claims or saved
             log.warning("answer.unreadable", chunk=chunk.id, problems=list(read.problems[:3]), is_last=is_last)
         self.analysis.failed(chunk, UNREADABLE, saved)
-        return ()
 
     async def complete(self, chunk: Chunk) -> Answer:
         try:
@@ -179,17 +206,22 @@ class _Run:
             self.analysis.pay(error.usage)
             raise
 
-    async def divide(
-        self, chunk: Chunk, name: str, reason: str, *, keeping: tuple[Claim, ...] = ()
+    async def refused(
+        self, chunk: Chunk, error: AnswerCutOff | RequestTooLong | ContentFiltered, level: int, walk: _Walk
     ) -> tuple[Chunk, ...]:
-        """Smaller chunks in place of `chunk`; one that is indivisible fails, and keeps the claims `keeping`."""
-        parts = self.workshop.split(chunk)
+        """Smaller chunks in place of `chunk`; one that is not divided fails, and keeps its complete claims."""
+        reason, keeping = _refusal(error)
+        patience = PATIENCE[reason]
+        walk.refusals += 1
+        parts = () if level >= patience.levels else self.workshop.split(chunk)
+        if walk.refusals >= patience.refusals:
+            parts, walk.given_up = (), reason
         if not parts:
-            log.warning("chunk.failed", chunk=chunk.id, error=reason)
+            log.warning("chunk.failed", chunk=chunk.id, error=str(error), gives_up_the_rest=bool(walk.given_up))
             self.analysis.failed(chunk, reason, keeping)
             return ()
         log.info("chunk.split", chunk=chunk.id, reason=reason, parts=len(parts))
-        await self.asking.save(name, SavedAnswer.split().dump())
+        await self.asking.save(f"{UNIT}{chunk.id}", SavedAnswer.split().dump())
         return parts
 
     def replay(self, chunk: Chunk, saved: SavedAnswer) -> tuple[Chunk, ...]:
@@ -199,3 +231,14 @@ class _Run:
         answer = saved.answer()
         self.analysis.answered(chunk, read_findings(answer.text).claims, answer)
         return ()
+
+
+def _refusal(error: AnswerCutOff | RequestTooLong | ContentFiltered) -> tuple[str, tuple[Claim, ...]]:
+    """The reason in words, and what had been claimed before the answer was cut off."""
+    match error:
+        case AnswerCutOff():
+            return CUT_OFF, read_findings(error.text).claims
+        case RequestTooLong():
+            return TOO_LONG, ()
+        case ContentFiltered():
+            return FILTERED, ()

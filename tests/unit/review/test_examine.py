@@ -216,6 +216,31 @@ def test_what_the_content_filter_declines_is_halved_down_to_the_file_that_it_min
     assert sum(row.lines for row in report.ledger.not_reviewed) < 10, "only the rows that cannot be divided further"
 
 
+@pytest.mark.parametrize(
+    ("refusal", "most_requests"),
+    [(AnswerCutOff("cut off"), 12), (ContentFiltered("declined"), 16), (RequestTooLong("too long"), 24)],
+)
+def test_a_refusal_of_everything_is_not_chased_down_to_every_line(refusal: ReviewError, most_requests: int) -> None:
+    def brain(_: Prompt) -> str:
+        raise refusal
+
+    model = FakeModel(brain=brain)
+    report = examine(large_change(files=2, rows=200), model)
+    assert len(model.asked) <= most_requests
+    assert report.ledger.reviewed_lines == 0
+    assert sum(row.lines for row in report.ledger.not_reviewed) == report.ledger.changed_lines == 400
+
+
+def test_code_whose_answers_are_always_cut_off_is_left_out_and_its_neighbours_are_reviewed() -> None:
+    def brain(prompt: Prompt) -> str:
+        if "value_3_" in prompt.user:
+            raise AnswerCutOff("cut off")
+        return '{"findings": []}'
+
+    report = examine(large_change(), FakeModel(brain=brain))
+    assert {row.path for row in report.ledger.not_reviewed} == {"part3/module3.py"}
+
+
 def test_a_model_out_of_reach_is_raised_while_attempts_are_left_and_named_at_the_last() -> None:
     for names_failures in (False, True):
         model = FakeModel()
