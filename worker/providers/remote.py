@@ -66,6 +66,8 @@ class Deadlines:
     first_byte_s: float = 300.0
     idle_s: float = 300.0
     total_s: float = 1500.0
+    after_finish_s: float = 15.0
+    """For usage and the end mark, once the answer is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,17 +323,25 @@ class RemoteModel(ABC):
                 def alive() -> None:
                     nonlocal has_bytes
                     has_bytes = True
-                    deadline.reschedule(min(loop.time() + self._deadlines.idle_s, ends_at))
+                    idle_s = self._deadlines.idle_s
+                    if reader.reply.finish:
+                        # Only usage and the end mark are missing, and some streams never bring them.
+                        idle_s = min(idle_s, self._deadlines.after_finish_s)
+                    deadline.reschedule(min(loop.time() + idle_s, ends_at))
 
                 await self._read(response, reader, body, alive)
             broke_off = "" if reader.reply.finish else "the stream ended without finish_reason"
         except TimeoutError:
-            broke_off = self._silence(has_bytes, loop.time() >= ends_at)
+            broke_off = self._silence(has_bytes, loop.time() >= ends_at, is_finished=bool(reader.reply.finish))
             if not reader.reply.is_whole:
                 raise Stalled(f"{self.endpoint.who}: {broke_off}; {PASSES}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             broke_off = f"the connection was lost ({type(error).__name__})"
             if not reader.reply.is_whole:
+                if has_bytes:
+                    raise Unreachable(
+                        f"{self.endpoint.who}: {broke_off} in the middle of an answer; {PASSES}"
+                    ) from error
                 raise not_reached(error, endpoint=self.endpoint) from error
         except EventTooLong as error:
             raise Unreachable(f"{self.endpoint.who}: {error} is no answer of a model; {PASSES}") from error
@@ -361,8 +371,9 @@ class RemoteModel(ABC):
         else:
             events = EventReader()
             async for packet in response.aiter_bytes():
+                took = took_last(reader, events.feed(packet))
                 alive()
-                if took_last(reader, events.feed(packet)):
+                if took:
                     break
             else:
                 took_last(reader, events.finish())
@@ -395,7 +406,9 @@ class RemoteModel(ABC):
         """None for a model that takes none, such as a fallback's: it would refuse the whole request."""
         return prompt.images if self.info.takes_images else ()
 
-    def _silence(self, has_bytes: bool, is_total: bool) -> str:
+    def _silence(self, has_bytes: bool, is_total: bool, *, is_finished: bool) -> str:
+        if is_finished:
+            return "the stream had no end"
         if is_total:
             return f"not finished within {self._deadlines.total_s:g} s"
         if not has_bytes:
@@ -418,7 +431,11 @@ class RemoteModel(ABC):
         text, who = reply.content, self.endpoint.who
         if reply.is_too_long:
             length = reply.content_chars + reply.reasoning_chars
-            raise AnswerCutOff(f"{who}: stopped after {length} characters", text=text, usage=spent)
+            raise AnswerCutOff(
+                f"{who}: stopped after {length} characters without an end; it is asked for less where that is possible",
+                text=text,
+                usage=spent,
+            )
         if reply.finish == "filter":
             raise ContentFiltered(f"{who}: content filter; the file is isolated and named as not reviewed")
         if reply.finish == "length":

@@ -232,6 +232,13 @@ def test_an_answer_that_was_whole_before_the_silence_is_saved() -> None:
     assert asked.throttle.settled[0].is_estimated
 
 
+def test_the_end_of_a_stream_is_not_waited_for_as_long_as_the_answer() -> None:
+    asked = Asked(Fault(silence_after_events=8), deadlines=Deadlines(idle_s=60, after_finish_s=0.1))
+    assert asked.text == TEXT
+    assert asked.answer is not None
+    assert asked.answer.notes == ("the stream had no end; the answer was whole",)
+
+
 def test_reasoning_and_comments_count_as_life() -> None:
     asked = Asked(Fault(heartbeats=9, pace_s=0.05), deadlines=QUICK)
     assert asked.text == TEXT
