@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _NAMED_ROWS = 4
 """Files that the ledger's line names itself; longer lists are folded."""
 _FOLDED_ROWS = 200
 _LISTED_FINDINGS = 50
+_REF = re.compile(r"(?<![\w`./-])[\w.-]+(?:/[\w.-]+)+#\d+")
+"""A change in an error's words; as code it is no link, and needs no space before its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()
     if chosen.shown:
         parts.append(_counts(chosen))
     parts.append(ledger_text(report.ledger, mask=voice.mask))
-    parts += _section("Not at a line of the diff, or beyond the number of comments", chosen.listed, voice)
+    parts += _section("More findings", chosen.listed, voice)
     parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice)
     if chosen.below:
         parts.append(
@@ -141,10 +144,11 @@ def continued_text(*, first: int, last: int, total: int) -> str:
 
 def note_text(reason: str, *, mask: Mask | None = None) -> str:
     """The plain comment for a change that got no review."""
+    said = _REF.sub(lambda ref: f"`{ref[0]}`", reason)
     return (
         "### Not reviewed\n\n"
-        f"{markdown.block(reason, limit=1000, mask=mask)}\n\n"
-        "Nothing was concluded about this change. Pushing a commit or requesting a review starts it again."
+        f"{markdown.block(said, limit=1000, mask=mask)}\n\n"
+        "This says nothing about the change itself. Push a commit or request a review to try again."
     )
 
 
@@ -204,34 +208,43 @@ def _is_text(path: str) -> bool:
 def _headline(report: Report, chosen: Selection) -> str:
     """The verdict, computed: the model has no word in it."""
     total = len(chosen.shown) + chosen.below
-    left = report.ledger.changed_lines - report.ledger.reviewed_lines
-    if report.ledger.changed_lines == 0 and total == 0:
+    ledger = report.ledger
+    if ledger.changed_lines == 0 and total == 0:
         return "Nothing to review: no changed lines"
+    failed = _failed_lines(ledger)
     if total == 0:
-        if report.is_complete:
+        if ledger.is_complete:
             return "No findings; every changed line was reviewed"
-        if report.ledger.reviewed_lines == 0:
-            return "Nothing was reviewed"
-        return f"No findings in what was reviewed; {_number(left, 'changed line')} not reviewed"
+        if ledger.reviewed_lines == 0:
+            return "Nothing was reviewed" if failed else "Nothing was reviewed: rules leave all of it out"
+        left = f"{_number(failed, 'changed line')} could not be reviewed" if failed else ""
+        by_rule = f"{_number(ledger.changed_lines - ledger.reviewed_lines, 'changed line')} left out by rule"
+        return f"No findings in what was reviewed; {left or by_rule}"
     worst = min((finding.severity for finding in chosen.shown), key=lambda severity: severity.rank, default=None)
     headline = _number(total, "finding")
     if worst is not None and total > 1:
         headline += f", the worst {worst}"
     elif worst is not None:
         headline += f", {worst}"
-    return headline if report.is_complete else f"{headline}; {_number(left, 'changed line')} not reviewed"
+    return f"{headline}; {_number(failed, 'changed line')} could not be reviewed" if failed else headline
+
+
+def _failed_lines(ledger: Ledger) -> int:
+    """Lines that were to be reviewed and were not; what a rule leaves out is meant to be so."""
+    return sum(row.lines for row in ledger.not_reviewed if not row.is_by_rule)
 
 
 def _counts(chosen: Selection) -> str:
+    """How many of each severity there are, and where; empty where the headline has said it."""
     by_severity = Counter(finding.severity for finding in chosen.shown)
     counts = " · ".join(
         f"{_BADGES[severity]} {by_severity[severity]} {severity}" for severity in Severity if by_severity[severity]
     )
     at_lines = len(chosen.inline)
     elsewhere = len(chosen.listed) + len(chosen.raised_before)
-    if not elsewhere:
-        return counts
-    return f"{counts}: {at_lines} at {'its line' if at_lines == 1 else 'their lines'}, {elsewhere} below"
+    if at_lines and elsewhere:
+        return f"{counts}: {at_lines} at {'its line' if at_lines == 1 else 'their lines'}, {elsewhere} below"
+    return counts if len(by_severity) > 1 else ""
 
 
 def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]:
@@ -242,12 +255,12 @@ def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]
     for finding in rows[:_LISTED_FINDINGS]:
         where = finding.path if finding.anchor is None else f"{finding.anchor.path}:{finding.anchor.line}"
         said = markdown.inline(finding.body, limit=_ROW_BODY, mask=voice.mask)
-        title_ = _title(finding, voice)
-        lines.append(
-            f"- {_BADGES[finding.severity]} {markdown.code(where, mask=voice.mask)} **{title_}** {said}".rstrip()
-        )
+        # A claim about no file at all has nothing to show there.
+        place = markdown.code(where, mask=voice.mask)
+        row = (_BADGES[finding.severity], place, f"**{_title(finding, voice)}**", said)
+        lines.append(f"- {' '.join(part for part in row if part)}")
     if len(rows) > _LISTED_FINDINGS:
-        lines.append(f"- {_number(len(rows) - _LISTED_FINDINGS, 'finding')} more, less severe")
+        lines.append(f"- {_number(len(rows) - _LISTED_FINDINGS, 'finding')} more, none of them worse")
     return ["\n".join(lines)]
 
 
@@ -258,21 +271,13 @@ def _row(row: NotReviewed, mask: Mask | None) -> str:
 
 def _next_step(report: Report, chosen: Selection) -> str:
     said: list[str] = []
-    if not report.is_complete:
-        failed = [row for row in report.ledger.not_reviewed if not row.is_by_rule and row.lines]
-        if not failed:
-            said.append("What was not reviewed was left out by a rule, and another run would leave it out again.")
-        elif len(failed) == len(report.ledger.not_reviewed):
-            said.append("What was not reviewed needs a person's eyes, or another run once the reason is gone.")
-        else:
-            lines = _number(sum(row.lines for row in failed), "line")
-            said.append(
-                f"A rule left out some of it; the other {lines} not reviewed need a person's eyes, or another run once"
-                " the reason is gone."
-            )
+    if failed := _failed_lines(report.ledger):
+        which = "line" if failed == 1 else f"{failed:,} lines"
+        said.append(f"Have a person read the {which} that could not be reviewed.")
     if chosen.shown:
         said.append(
-            "Each finding is a claim to check. A push to this branch is reviewed anew; what was said is not repeated."
+            "Check each finding before you act on it: it may be wrong. A new push is reviewed again; these comments are"
+            " not repeated."
         )
     return " ".join(said)
 

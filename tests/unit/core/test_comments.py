@@ -59,18 +59,43 @@ def test_a_complete_review_without_findings_says_so() -> None:
     assert headline(report()) == "### No findings; every changed line was reviewed"
 
 
+UNANSWERED = NotReviewed("a.py", "the model did not answer", 1)
+
+
 @pytest.mark.parametrize(
-    "ledger",
+    ("ledger", "said"),
     [
-        Ledger(1260, 1204, (LOCK,)),
-        Ledger(56, 0, (LOCK,)),
-        Ledger(2, 1, (NotReviewed("a.py", "the model did not answer", 1),)),
+        (Ledger(1260, 1204, (LOCK,)), "No findings in what was reviewed; 56 changed lines left out by rule"),
+        (Ledger(56, 0, (LOCK,)), "Nothing was reviewed: rules leave all of it out"),
+        (Ledger(1, 0, (UNANSWERED,)), "Nothing was reviewed"),
+        (Ledger(2, 1, (UNANSWERED,)), "No findings in what was reviewed; 1 changed line could not be reviewed"),
+        (Ledger(58, 1, (LOCK, UNANSWERED)), "No findings in what was reviewed; 1 changed line could not be reviewed"),
     ],
 )
-def test_an_incomplete_review_without_findings_never_looks_clean(ledger: Ledger) -> None:
-    said = headline(report(ledger=ledger))
-    assert "every changed line" not in said
-    assert "not reviewed" in said or "Nothing was reviewed" in said
+def test_an_incomplete_review_without_findings_never_looks_clean(ledger: Ledger, said: str) -> None:
+    assert headline(report(ledger=ledger)) == f"### {said}"
+
+
+def test_severities_are_counted_where_the_headline_has_not_said_it() -> None:
+    assert "🟠" not in summary_text(report(finding(1)), Voice())
+    assert "\n🟠 1 high · 🔵 1 low\n" in summary_text(report(finding(1), finding(2, Severity.LOW)), Voice())
+
+
+def test_what_is_cut_from_a_long_list_is_not_said_to_be_harmless() -> None:
+    said = summary_text(report(*(finding(n, anchored=False) for n in range(1, 61))), Voice())
+    assert said.count("**Finding ") == 50
+    assert "- 10 findings more, none of them worse" in said
+
+
+def test_a_finding_about_no_file_shows_no_place() -> None:
+    said = summary_text(report(finding(1, path="", anchored=False)), Voice())
+    assert "- 🟠 **Finding 1** Why it is wrong." in said
+
+
+def test_a_note_shows_a_change_as_code() -> None:
+    assert "declines a review of `acme/shop#7` with 422" in note_text(
+        "GitHub declines a review of acme/shop#7 with 422."
+    )
 
 
 def test_nothing_to_review_is_said_plainly() -> None:
