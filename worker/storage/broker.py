@@ -24,6 +24,7 @@ from redis.retry import Retry
 from worker.storage.address import Address, Kind
 from worker.storage.connection import in_our_words, sentinel_options
 from worker.storage.foreign import put_aside
+from worker.storage.health import try_writes
 
 PLAIN_HEADERS: dict[str, type] = {
     "lang": str,
@@ -60,18 +61,33 @@ class _Client(redis.Redis):
         return None
 
 
-class _Channel(kombu_redis.Channel):
+class _Guarded:
+    """What both kinds of channel do beyond kombu's."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # A server that answers and takes no writes would be connected to, and lost with the first message, without end.
+        try:
+            with self.conn_or_acquire() as client:  # type: ignore[attr-defined]
+                try_writes(client)
+        except redis.RedisError:
+            self.close()  # type: ignore[attr-defined]
+            raise
+
     def _get_client(self) -> type[redis.Redis]:
         return _Client
+
+
+class _Channel(_Guarded, kombu_redis.Channel):
+    pass
 
 
 class _Transport(kombu_redis.Transport):
     Channel = _Channel
 
 
-class _SentinelChannel(kombu_redis.SentinelChannel):
-    def _get_client(self) -> type[redis.Redis]:
-        return _Client
+class _SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
+    pass
 
 
 class _SentinelTransport(kombu_redis.SentinelTransport):

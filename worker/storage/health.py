@@ -1,7 +1,8 @@
-"""Whether Redis takes writes: one that only answers is a replica, or full, and stores no job."""
+"""Whether Redis serves a fleet: one that only answers is a replica, or full, and stores no job."""
 
 from __future__ import annotations
 
+import redis
 import redis.asyncio
 
 from worker.core.job import Priority
@@ -18,3 +19,9 @@ async def check_writes(client: redis.asyncio.Redis) -> str:
         # A worker waits at several queues at once. A node of a cluster would take the jobs and refuse that.
         await client.exists(*Priority)
     return "takes writes"
+
+
+def try_writes(client: redis.Redis) -> None:
+    """The same without an event loop. Raises what the client raises."""
+    client.set(KEY, "1", ex=LIFE_S)
+    client.exists(*Priority)

@@ -53,6 +53,8 @@ def celery_app(redis_url: str, *, visibility_timeout_s: int = 900, threads: int 
         # unlike with gevent a killed worker's messages come back.
         worker_pool="threads",
         worker_concurrency=threads,
+        # One message at a time is what a worker fetches, after a lost connection as before it.
+        worker_enable_prefetch_count_reduction=False,
         # A reset connection does not stop reviews: their leases are renewed over another one.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # Without it a worker gives up for good after 100 attempts.
