@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz check fmt lock env-example chaos bench-queue bench-throttle bench-evidence bench-plan
+.PHONY: help install demo test fuzz check fmt lock env-example chaos upgrade bench-queue bench-throttle bench-evidence bench-plan
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ lock: .venv/installed ## write the hash-locked requirements anew
 chaos: .venv/installed ## kill, pause and lie to a whole fleet; SEED=7 CHANGES=1000 repeat a storm
 	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CHANGES),--changes $(CHANGES))
+
+upgrade: .venv/installed ## this tree beside that of FROM=<git revision> on one Redis; default: the newest release tag
+	$(BIN)/python -m tests.upgrade $(FROM)
 
 bench-queue: .venv/installed ## deliveries per second, what a job costs, and growth to 100,000 queued jobs
 	$(BIN)/python -m benchmarks.queue
