@@ -57,12 +57,16 @@ def _split(value: object) -> object:
     return value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 Globs = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Comma separated; `*` matches anything, slashes too."""
 BaseUrl = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
 Pem = Annotated[SecretStr, BeforeValidator(lambda text: text.replace("\\n", "\n") if isinstance(text, str) else text)]
 """One line in an environment file, many in a file of its own."""
-Thinking = Literal["default", "off", "low", "medium", "high"]
+Thinking = Annotated[Literal["default", "off", "low", "medium", "high"], BeforeValidator(_lower)]
 
 
 class _Group(BaseModel):
@@ -154,7 +158,7 @@ class ReviewSettings(_Group):
         default=10, ge=0, le=25, description="Inline comments a review; the other findings go to the summary."
     )
     review_max_comments_per_file: int = Field(default=3, ge=1, le=25, description="Inline comments a file.")
-    review_min_severity: Severity = Field(
+    review_min_severity: Annotated[Severity, BeforeValidator(_lower)] = Field(
         default=Severity.LOW, description="Findings below it are not posted: critical, high, medium or low."
     )
     review_language: str = Field(
@@ -230,8 +234,10 @@ class ServiceSettings(_Group):
     queue_visibility_timeout_s: int = Field(
         default=3600, ge=60, description="Seconds after which Celery delivers an unacknowledged message again."
     )
-    log_format: Literal["console", "json"] = Field(default="console", description="console or json.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = Field(
+        default="console", description="console or json."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info", description="debug, info, warning or error."
     )
 
@@ -309,6 +315,12 @@ def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path |
     if problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def foreign_names(dotenv: Path | None = Path(".env")) -> tuple[str, ...]:
+    """Names with a value in `dotenv` that nothing here reads; another program's, where `load` found no mistake."""
+    given = {name for name, value in _read_dotenv(dotenv).items() if value.strip()}
+    return tuple(sorted(given - _known_names()))
 
 
 def child_environment() -> dict[str, str]:
@@ -389,19 +401,33 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
 _OWN_PREFIXES = ("API_LLM_", "API_OPENAI_", "API_OPEN_AI_", "LLM_", "REVIEW_", "FALLBACK_", "KIMI_REVIEW_")
 # Shared with other programs: in the process environment only what looks like one of ours is a mistake.
 _SHARED_PREFIXES = ("API_", "GITHUB_", "LOG_", "REDIS_", "JOB_", "QUEUE_", "WORKER_", "ALLOW_INSECURE_")
+# So many of these stand in the `.env` of Kodus, whose users bring it along, that they are left alone there too.
+_KODUS_PREFIXES = ("API_", "WORKER_")
+_OTHER_FORGES = ("GITLAB_", "GITEA_", "FORGEJO_", "BITBUCKET_", "AZURE_DEVOPS_")
 # GitHub Actions sets these beside ours: https://docs.github.com/en/actions/reference/workflows-and-actions/variables
 _FOREIGN = frozenset({"GITHUB_REPOSITORY", "GITHUB_REPOSITORY_ID", "GITHUB_REPOSITORY_OWNER", "GITHUB_SERVER_URL"})
 
 
-def _unknown_names(process: Mapping[str, str], from_file: Mapping[str, str]) -> list[str]:
+def _known_names() -> set[str]:
     known = {name for _, name in _names()}
-    known |= {f"{name}_FILE" for field, name in _names() if _is_secret(field)}
+    return known | {f"{name}_FILE" for field, name in _names() if _is_secret(field)}
+
+
+def _unknown_names(process: Mapping[str, str], from_file: Mapping[str, str]) -> list[str]:
+    known = _known_names()
     problems = []
     for name in sorted({*process, *from_file} - known - _FOREIGN):
+        is_in_file = bool(from_file.get(name, "").strip())
+        if not is_in_file and not process.get(name, "").strip():
+            continue  # empty is unset, whatever its name
         near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.85)
         ours = name.upper().startswith(_OWN_PREFIXES)
         shared = name.upper().startswith(_SHARED_PREFIXES)
-        if not (ours or (near and (shared or name in from_file)) or (shared and name in from_file)):
+        if is_in_file and not ours and name.upper().startswith(_OTHER_FORGES):
+            problems.append(f"{name}: this version speaks to no such forge, so nothing reads it. Remove it.")
+            continue
+        is_named_like_ours = shared and not name.upper().startswith(_KODUS_PREFIXES)
+        if not (ours or (near and (shared or is_in_file)) or (is_named_like_ours and is_in_file)):
             continue
         near = near or difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.6)
         advice = f"Did you mean {near[0]}?" if near else "See .env.example for all names, or remove it."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
-from worker.settings import Role, Settings, example, load
+from worker.settings import Role, Settings, example, foreign_names, load
 
 SECRET = "b0a7c1d2e3f4a5b6c7d8e9f0"
 COMPLETE = {
@@ -127,6 +127,38 @@ def test_names_of_other_programs_are_left_alone() -> None:
     actions = ("GITHUB_ACTIONS", "GITHUB_SHA", "GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_SERVER_URL", "GITHUB_PATH")
     others = ("PATH", "LOG_DIR", "API_KEY", "REDIS_HOST", "JOB_NAME", "WORKER_ID", "HOME", "QUEUE_NAME")
     settings(**dict.fromkeys(actions + others, "x"))
+
+
+def test_the_file_of_kodus_can_be_used_as_it_is(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(
+        "API_NODE_ENV=production\nAPI_PORT=3001\nAPI_HOST=0.0.0.0\nAPI_PG_DB_HOST=db_postgres\nAPI_JWT_SECRET=x\n"
+        "API_LOG_LEVEL=error\nAPI_RATE_MAX_REQUEST=100\nAPI_WEBHOOKS_PORT=3332\nAPI_CRYPTO_KEY=x\nWORKER_ROLE=code-review\n"
+        "API_RABBITMQ_URI=amqp://x\nAPI_LLM_TEMPERATURE_OVERRIDE=\nAPI_OPEN_ROUTER_API_KEY=\nGLOBAL_GITHUB_CLIENT_ID=x\n"
+        "API_LLM_PROVIDER_MODEL=kimi-k2.5\nAPI_OPENAI_FORCE_BASE_URL=https://api.moonshot.ai/v1\n"
+        "API_OPEN_AI_API_KEY=sk-of-the-test-0123456789\n"
+    )
+    found = load({}, role=Role.CHECK, dotenv=dotenv)
+    assert (found.api_llm_provider_model, found.api_port) == ("kimi-k2.5", 3001)
+    assert set(foreign_names(dotenv)) >= {"API_PG_DB_HOST", "WORKER_ROLE", "GLOBAL_GITHUB_CLIENT_ID"}
+    assert "API_LLM_TEMPERATURE_OVERRIDE" not in foreign_names(dotenv)
+
+
+def test_a_setting_of_a_forge_that_is_not_spoken_to_is_told(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("GITLAB_TOKEN=x\nGITLAB_WEBHOOK_SECRET=x\n")
+    with pytest.raises(ConfigurationError) as told:
+        load({}, role=Role.QUERY, dotenv=dotenv)
+    assert told.value.problems == [
+        f"GITLAB_{name}: this version speaks to no such forge, so nothing reads it. Remove it."
+        for name in ("TOKEN", "WEBHOOK_SECRET")
+    ]
+
+
+def test_a_word_may_be_written_in_capitals() -> None:
+    found = settings(LOG_LEVEL="INFO", LOG_FORMAT="JSON", REVIEW_MIN_SEVERITY="High", LLM_THINKING="Off")
+    assert (found.log_level, found.log_format, found.llm_thinking) == ("info", "json", "off")
+    assert found.review_min_severity is Severity.HIGH
 
 
 def test_the_environment_wins_over_the_file_and_empty_does_not(tmp_path: Path) -> None:

@@ -34,12 +34,13 @@ from worker.core.markdown import visible
 from worker.core.redaction import Redactor
 from worker.providers.check import AccountNow, CheckRow, check_provider
 from worker.providers.windows import Windows
-from worker.settings import Role, Settings
+from worker.settings import Role, Settings, foreign_names
 from worker.storage import embedded
 from worker.storage.health import check_writes
 from worker.storage.throttle import RedisThrottle
 
 OLDEST_GIT = (2, 36)
+SHOWN_NAMES = 5
 _LIMIT_NAMES: dict[LimitKind, str] = {"concurrency": "concurrency", "rpm": "RPM", "tpm": "TPM", "tpd": "TPD"}
 
 
@@ -81,7 +82,7 @@ async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
 
 
 async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
-    yield CheckRow("settings", True, "all of them can be used")
+    yield _settings()
     yield await asyncio.to_thread(_git)
     clock = SystemClock()
     unknown: ReviewError | None = None
@@ -159,6 +160,16 @@ async def _forges(settings: Settings, services: Services) -> AsyncIterator[Check
                 yield CheckRow(name, False, f"{repository}: {error}")
             else:
                 yield CheckRow(name, True, f"{repository}: its pull requests can be read")
+
+
+def _settings() -> CheckRow:
+    foreign = foreign_names()
+    if not foreign:
+        return CheckRow("settings", True, "all of them can be used")
+    names = ", ".join(foreign[:SHOWN_NAMES]) + (
+        f" and {len(foreign) - SHOWN_NAMES} more" if len(foreign) > SHOWN_NAMES else ""
+    )
+    return CheckRow("settings", True, f"all of them can be used; .env names others, which nothing here reads: {names}")
 
 
 def _git() -> CheckRow:

@@ -76,9 +76,13 @@ def review(
     revisions: Range = None,
     diff_file: DiffFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With a URL: show the review and post nothing.")] = False,
-    format: Annotated[ReportFormat, typer.Option(help="How the report is written.")] = ReportFormat.TEXT,
+    format: Annotated[
+        ReportFormat, typer.Option(help="How the report is written.", case_sensitive=False)
+    ] = ReportFormat.TEXT,
     output: Output = None,
-    fail_on: Annotated[Severity | None, typer.Option(help="Exit 1 when a finding is at least so severe.")] = None,
+    fail_on: Annotated[
+        Severity | None, typer.Option(help="Exit 1 when a finding is at least so severe.", case_sensitive=False)
+    ] = None,
 ) -> None:
     """Review one change now, through the same pipeline as the service."""
     if url is not None and (repo, revisions, diff_file) != (None, None, None):
@@ -106,7 +110,9 @@ def plan(
     repo: Repo = None,
     revisions: Range = None,
     diff_file: DiffFile = None,
-    format: Annotated[PlanFormat, typer.Option(help="How the plan is written.")] = PlanFormat.TEXT,
+    format: Annotated[
+        PlanFormat, typer.Option(help="How the plan is written.", case_sensitive=False)
+    ] = PlanFormat.TEXT,
     render_to: Annotated[
         Path | None, typer.Option("--render", metavar="DIR", help="Write each request body there as it would be sent.")
     ] = None,
