@@ -139,9 +139,11 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_made_is_told_as_the_setting_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"KIMI_REVIEW_HOME: .*cannot be used: Not a directory"):
-        with start(tmp_path / "file"):
-            pass
+    with (
+        pytest.raises(ConfigurationError, match=r"KIMI_REVIEW_HOME: .*cannot be used: Not a directory"),
+        start(tmp_path / "file"),
+    ):
+        pass
 
 
 def test_without_any_server_program_the_message_says_what_to_do(
