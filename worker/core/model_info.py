@@ -119,6 +119,14 @@ def budget_for(
     return Budget(window, share, factor, chunk_tokens or DEFAULT_CHUNK_TOKENS)
 
 
+def within(budget: Budget, window_tokens: int) -> Budget:
+    """`budget` for a window that turned out to be smaller; the same for a larger one."""
+    if window_tokens >= budget.window_tokens:
+        return budget
+    share = _output_share(window_tokens, budget.output_tokens)
+    return replace(budget, window_tokens=window_tokens, output_tokens=share)
+
+
 def _output_share(window: int, max_output: int) -> int:
     if window < WIDE_WINDOW_TOKENS:
         return max(1, min(max_output, window // 5))

@@ -37,18 +37,18 @@ BUDGET = "budget"
 class Patience:
     """How much is spent on finding the lines that a refusal is about, before all that is left is named."""
 
-    levels: int
-    """Times that a chunk of the plan may be halved."""
     refusals: int
-    """Requests for its parts that may fail one after the other, with no answer between them."""
+    """Requests for a chunk of the plan and its parts that may fail one after the other, with no answer between them."""
+    levels: int = 24
+    """Times that it may be halved."""
 
 
 PATIENCE: Mapping[str, Patience] = {
     # Each refusal is free. A chunk has some two thousand lines at most, so the eleventh halving is down to one.
-    TOO_LONG: Patience(levels=24, refusals=24),
-    FILTERED: Patience(levels=24, refusals=16),
+    TOO_LONG: Patience(refusals=24),
+    FILTERED: Patience(refusals=16),
     # Each of these is paid to its last token, and where a quarter of a chunk is not answered the code is not why.
-    CUT_OFF: Patience(levels=3, refusals=6),
+    CUT_OFF: Patience(refusals=6, levels=3),
 }
 
 
@@ -60,6 +60,9 @@ class Workshop:
     """The request for a chunk, made late."""
     split: Callable[[Chunk], tuple[Chunk, ...]]
     """Smaller chunks that carry the same lines; empty when the chunk cannot be divided."""
+    shorten: Callable[[Chunk, int | None], tuple[Chunk, ...]]
+    """For a request that is too long, the window as the refusal named it: the chunk itself with a smaller cap where
+    that is enough, else as `split`."""
     raise_cap: Callable[[Chunk], Chunk | None]
     """The same chunk with the whole answer's share; None when it has that already."""
     learn: Callable[[Prompt, Answer], Awaitable[None]]
@@ -213,15 +216,20 @@ class _Run:
         reason, keeping = _refusal(error)
         patience = PATIENCE[reason]
         walk.refusals += 1
-        parts = () if level >= patience.levels else self.workshop.split(chunk)
+        parts: tuple[Chunk, ...] = ()
         if walk.refusals >= patience.refusals:
-            parts, walk.given_up = (), reason
+            walk.given_up = reason
+        elif isinstance(error, RequestTooLong):
+            parts = self.workshop.shorten(chunk, error.limit_tokens)
+        elif level < patience.levels:
+            parts = self.workshop.split(chunk)
         if not parts:
             log.warning("chunk.failed", chunk=chunk.id, error=str(error), gives_up_the_rest=bool(walk.given_up))
             self.analysis.failed(chunk, reason, keeping)
             return ()
         log.info("chunk.split", chunk=chunk.id, reason=reason, parts=len(parts))
-        await self.asking.save(f"{UNIT}{chunk.id}", SavedAnswer.split().dump())
+        if [part.id for part in parts] != [chunk.id]:
+            await self.asking.save(f"{UNIT}{chunk.id}", SavedAnswer.split().dump())
         return parts
 
     def replay(self, chunk: Chunk, saved: SavedAnswer) -> tuple[Chunk, ...]:

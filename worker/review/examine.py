@@ -14,10 +14,11 @@ from worker.core.change import Snapshot
 from worker.core.compose import compose, with_disclosed
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
+from worker.core.model_info import within
 from worker.core.planning.coverage import answered
 from worker.core.planning.left_out import render_left_out
-from worker.core.planning.plan import Plan
-from worker.core.planning.planner import split_chunk, with_raised_cap
+from worker.core.planning.plan import Chunk, Plan
+from worker.core.planning.planner import split_chunk, with_lowered_cap, with_raised_cap
 from worker.core.planning.spending import by_importance
 from worker.core.report import Report, Usage
 from worker.core.verdict import Candidate, render_candidates
@@ -152,7 +153,15 @@ class Examiner:
         return f"{self.model.name}+own" if self.planning.has_own_vocabulary else self.model.name
 
     def _workshop(self, planned: Planned, planning: Planning) -> Workshop:
-        plan = planned.plan
+        plan, budget = planned.plan, planning.budget
+
+        def shorten(chunk: Chunk, window_tokens: int | None) -> tuple[Chunk, ...]:
+            nonlocal plan, budget
+            if window_tokens is not None and window_tokens < budget.window_tokens:
+                budget = within(budget, window_tokens)
+                plan = replace(plan, budget=budget)
+            lowered = with_lowered_cap(chunk, budget)
+            return (lowered,) if lowered is not None else split_chunk(plan, chunk, planning.count)
 
         async def learn(prompt: Prompt, answer: Answer) -> None:
             if not prompt.counted_tokens or answer.usage.is_estimated or answer.model != self.model.name:
@@ -168,7 +177,8 @@ class Examiner:
             render=planned.prompt,
             learn=learn,
             split=lambda chunk: split_chunk(plan, chunk, planning.count),
-            raise_cap=lambda chunk: with_raised_cap(chunk, planning.budget),
+            shorten=shorten,
+            raise_cap=lambda chunk: with_raised_cap(chunk, budget),
         )
 
     def _render_candidates(self, numbered: tuple[Candidate, ...], *, subject: Subject, words: Words) -> Prompt:

@@ -200,6 +200,18 @@ def test_a_request_that_is_too_long_gives_way_to_smaller_ones_with_the_same_line
     )
 
 
+@pytest.mark.parametrize("window", [24_000, 12_000, 8_192])
+def test_a_window_that_turns_out_to_be_smaller_is_kept_in_the_same_review(window: int) -> None:
+    def brain(prompt: Prompt) -> str:
+        if prompt.input_tokens + prompt.max_output_tokens > window:
+            raise RequestTooLong("too long", limit_tokens=window)
+        return '{"findings": []}'
+
+    model = FakeModel(brain=brain)
+    assert examine(large_change(), model).is_complete
+    assert len(model.asked) < 24
+
+
 def shown_rows(prompt: Prompt) -> list[str]:
     return [row for row in prompt.user.split("\n") if "|+|" in row]
 

@@ -128,6 +128,14 @@ def with_raised_cap(chunk: Chunk, budget: Budget) -> Chunk | None:
     return replace(chunk, max_output_tokens=budget.output_tokens)
 
 
+def with_lowered_cap(chunk: Chunk, budget: Budget) -> Chunk | None:
+    """The chunk with no more than `budget`'s share for the answer; None when it would not fit by that."""
+    cap = min(chunk.max_output_tokens, budget.output_tokens)
+    if cap == chunk.max_output_tokens or chunk.input_tokens + cap > budget.window_tokens:
+        return None
+    return replace(chunk, max_output_tokens=cap)
+
+
 def split_chunk(plan: Plan, chunk: Chunk, count: Counter) -> tuple[Chunk, ...]:
     """Smaller chunks that carry the same changed lines, in order; () for a single line or a file without any.
 
