@@ -52,9 +52,11 @@ end
 if job.lease_until and died(id, job, 'attempt ' .. job.attempt .. ' by ' .. (job.worker or '?') .. ' ended without a word') then
   return {'', 'failed: ' .. job.reason}
 end
--- A store that was emptied must not give out again a token that somebody still holds: it counts on from the time.
-redis.call('SET', P .. ':token', string.format('%.0f', NOW * 1000), 'NX')
-job.token = string.format('%.0f', redis.call('INCR', P .. ':token'))
+-- A store that was emptied, or that lacks its last writes as a replica does that was promoted, must not give out again
+-- a token that somebody still holds: a token is the time in microseconds.
+local last = tonumber(redis.call('GET', P .. ':token') or '0')
+job.token = string.format('%.0f', math.max(last + 1, NOW * 1000000))
+redis.call('SET', P .. ':token', job.token)
 job.attempt = tostring(tonumber(job.attempt or '0') + 1)
 no_longer_left(id, job)
 job.lease_until = stamp(NOW + lease_s)

@@ -38,3 +38,33 @@ def test_who_held_a_job_when_the_store_was_emptied_is_not_taken_for_who_holds_it
             await client.aclose()
 
     asyncio.run(story())
+
+
+def test_who_claimed_a_job_in_writes_that_a_failover_lost_is_not_taken_for_who_holds_it_now(redis_url: str) -> None:
+    async def story() -> None:
+        client = connect(redis_url)
+        try:
+            jobs = RedisJobs(client)
+            job = (await jobs.accept(Intent(ChangeRef("github", "octo/cat", 7), "a" * 40))).job
+
+            async def claimed() -> Claim:
+                claim = await jobs.claim(job, worker="w", states=(State.QUEUED,))
+                assert isinstance(claim, Claim)
+                return claim
+
+            await jobs.release(await claimed(), State.QUEUED, reason="handed back")
+            # What a replica has that was promoted before the claim reached it.
+            replicated = {key: await client.dump(key) for key in await client.keys()}
+            lost = await claimed()
+            await client.flushall()
+            for key, value in replicated.items():
+                await client.restore(key, 0, value)
+            now = await claimed()
+            assert now.token != lost.token
+            with pytest.raises(LeaseLost):
+                await jobs.save(lost, "unit:1", b"late")
+            await jobs.save(now, "unit:1", b"in time")
+        finally:
+            await client.aclose()
+
+    asyncio.run(story())
