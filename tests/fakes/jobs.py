@@ -1,4 +1,4 @@
-"""Job records in memory: the same answers as Redis gives, held to it by `tests/contracts/test_jobs.py`."""
+"""Job records in memory: the same answers as Redis gives, held to it by `tests/contracts/test_job_*.py`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class FakeJobs:
         self._notes: dict[str, float] = {}
         self._token = 0
         self._paused = ""
+        self._ignored: list[tuple[ChangeRef, Decision]] = []
         self._leader: tuple[str, float] = ("", 0.0)
 
     async def accept(self, intent: Intent) -> Accepted:
@@ -339,6 +340,12 @@ class FakeJobs:
 
     async def trim(self) -> None:
         """Nothing expires here."""
+
+    async def note_ignored(self, ref: ChangeRef, reason: str) -> None:
+        self._ignored.append((ref, Decision(self._now(), "delivery.ignored", reason)))
+
+    async def ignored(self, ref: ChangeRef) -> Sequence[Decision]:
+        return [noted for of, noted in self._ignored if of == ref]
 
     async def pause(self, reason: str) -> None:
         self._paused = reason or "by command"

@@ -1,0 +1,123 @@
+"""What every store of job records promises about when a job is next, and what holds the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.fakes.job_steps import PUBLISH, REF, A, Story, after, claimed, lease_ends, refused
+from worker.core.change import ChangeRef
+from worker.core.job import Intent, Priority, Stage, State
+from worker.ports import Jobs
+
+
+def test_a_deferred_job_is_due_again_in_time_and_goes_on_where_it_stopped(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.DEFERRED, reason="no tokens left today", wait_s=0.1)
+        assert "not before" in await refused(jobs, made.job)
+        await asyncio.sleep(0.15)
+        assert "deferred" in await refused(jobs, made.job, PUBLISH)
+        await jobs.release(await claimed(jobs, made.job), State.REVIEWED, reason="stored")
+        await jobs.release(await claimed(jobs, made.job, PUBLISH), State.DEFERRED, reason="no quota", wait_s=0.05)
+        await asyncio.sleep(0.1)
+        assert "deferred" in await refused(jobs, made.job)
+        assert (await claimed(jobs, made.job, PUBLISH)).job.state is State.PUBLISHING
+
+    store(story)
+
+
+def test_a_job_nobody_was_woken_for_is_found_and_not_again_at_once(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.QUEUED, reason="again", wait_s=0.0)
+        assert await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9) == []
+        await jobs.hand_back(await claimed(jobs, made.job), reason="its worker ended")
+        assert await jobs.due(Priority.BATCH, limit=9, again_s=9) == []
+        found = await jobs.due(Priority.INTERACTIVE, limit=9, again_s=0.05)
+        assert [(due.job, due.stage) for due in found] == [(made.job, Stage.REVIEW)]
+        assert await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9) == []
+        await asyncio.sleep(0.1)
+        assert len(await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)) == 1
+
+    store(story)
+
+
+def test_a_job_whose_worker_died_is_due_when_its_lease_is_over(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.REVIEWED, reason="stored")
+        await claimed(jobs, made.job, PUBLISH)
+        assert await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9) == []
+        await lease_ends()
+        found = await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)
+        assert [(due.job, due.stage) for due in found] == [(made.job, Stage.PUBLISH)]
+
+    store(story)
+
+
+def test_a_job_whose_worker_died_is_urgent_however_many_wait(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        for number in range(20):
+            waiting = await jobs.accept(Intent(ChangeRef("github", "octo/dog", number), A))
+            await jobs.hand_back(await claimed(jobs, waiting.job), reason="due at once")
+        made = await jobs.accept(Intent(REF, A, priority=Priority.BATCH))
+        await claimed(jobs, made.job)
+        assert await jobs.urgent(limit=9, again_s=9) == []
+        await lease_ends()
+        found = await jobs.urgent(limit=9, again_s=0.05)
+        assert [(due.job, due.stage, due.priority) for due in found] == [(made.job, Stage.REVIEW, Priority.BATCH)]
+        assert await jobs.urgent(limit=9, again_s=9) == []
+        await asyncio.sleep(0.1)
+        assert len(await jobs.urgent(limit=9, again_s=0)) == 1
+        await jobs.advance(await claimed(jobs, made.job), State.DONE, reason="posted")
+        await lease_ends()
+        assert await jobs.urgent(limit=9, again_s=9) == []
+
+    store(story)
+
+
+def test_a_review_that_is_paid_for_is_urgent_until_it_is_posted(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.REVIEWED, reason="stored")
+        claim = await claimed(jobs, made.job, PUBLISH)
+        await jobs.release(claim, State.REVIEWED, reason="the forge is away", wait_s=0.05)
+        assert await jobs.urgent(limit=9, again_s=9) == []
+        await jobs.hand_back(await after(0.1, lambda: claimed(jobs, made.job, PUBLISH)), reason="its worker ended")
+        found = await jobs.urgent(limit=9, again_s=0.02)
+        assert [(due.job, due.stage) for due in found] == [(made.job, Stage.PUBLISH)]
+        await asyncio.sleep(0.05)
+        await jobs.advance(await claimed(jobs, made.job, PUBLISH), State.DONE, reason="posted")
+        await lease_ends()
+        assert await jobs.urgent(limit=9, again_s=9) == []
+
+    store(story)
+
+
+def test_a_paused_fleet_claims_and_wakes_nothing_and_ends_what_it_began(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        running = await claimed(jobs, (await jobs.accept(Intent(REF, A))).job)
+        waiting = (await jobs.accept(Intent(ChangeRef("github", "octo/dog", 1), A))).job
+        await jobs.hand_back(await claimed(jobs, waiting), reason="due at once")
+        await jobs.pause("the model is being changed")
+        assert await jobs.paused() == "the model is being changed"
+        assert "paused: the model is being changed" in await refused(jobs, waiting)
+        assert await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9) == []
+        await jobs.advance(running, State.DONE, reason="posted")
+        await jobs.resume()
+        assert await jobs.paused() == ""
+        assert len(await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)) == 1
+        await claimed(jobs, waiting)
+
+    store(story)
+
+
+def test_one_process_leads_until_it_is_silent(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        assert await jobs.leads("one", for_s=0.1)
+        assert await jobs.leads("one", for_s=0.1)
+        assert not await jobs.leads("two", for_s=0.1)
+        await asyncio.sleep(0.15)
+        assert await jobs.leads("two", for_s=0.1)
+
+    store(story)
