@@ -1,0 +1,80 @@
+"""How long the keys of a job are kept after its end, and what a job does that is taken up again after that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import redis.asyncio
+
+from worker.core.change import ChangeRef
+from worker.core.job import Claim, Intent, State
+from worker.storage.connection import PREFIX, connect
+from worker.storage.jobs import RedisJobs
+
+INTENT = Intent(ChangeRef("github", "octo/cat", 7), "a" * 40)
+DAY_S = 86_400
+
+
+def play(url: str, story: Callable[[RedisJobs, redis.asyncio.Redis], Awaitable[None]]) -> None:
+    async def told() -> None:
+        client = connect(url)
+        try:
+            await story(RedisJobs(client), client)
+        finally:
+            await client.aclose()
+
+    asyncio.run(told())
+
+
+async def ended(jobs: RedisJobs, state: State) -> str:
+    """A job that was reviewed, and met this end when it was to be posted."""
+    job = (await jobs.accept(INTENT)).job
+    claim = await jobs.claim(job, worker="w", states=(State.QUEUED,))
+    assert isinstance(claim, Claim)
+    await jobs.save(claim, "report", b"r")
+    await jobs.release(claim, State.REVIEWED, reason="stored")
+    claim = await jobs.claim(job, worker="w", states=(State.REVIEWED,))
+    assert isinstance(claim, Claim)
+    await jobs.release(claim, state, reason="so it ended")
+    return job
+
+
+@pytest.mark.parametrize(("end", "saved_days"), [(State.DONE, 1), (State.SKIPPED, 1), (State.FAILED, 7)])
+def test_a_record_is_kept_thirty_days_and_its_checkpoints_for_as_long_as_they_may_be_of_use(
+    redis_url: str, end: State, saved_days: int
+) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        job = await ended(jobs, end)
+        key = f"{PREFIX}:job:{job}"
+        kept = [await client.ttl(name) for name in (key, f"{key}:log", f"{key}:saved")]
+        for left_s, days in zip(kept, (30, 30, saved_days), strict=True):
+            assert days * DAY_S - 60 < left_s <= days * DAY_S
+        if end is not State.DONE:
+            await jobs.accept(INTENT)
+            assert [await client.ttl(name) for name in (key, f"{key}:log", f"{key}:saved")] == [-1, -1, -1]
+
+    play(redis_url, story)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("end", [State.SKIPPED, State.FAILED])
+def test_a_job_taken_up_again_is_posted_while_its_report_is_kept_and_reviewed_anew_after_that(
+    redis_url: str, end: State, is_kept: bool
+) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        job = await ended(jobs, end)
+        if not is_kept:
+            await client.delete(f"{PREFIX}:job:{job}:saved")
+        if end is State.FAILED:
+            await jobs.retry(job)
+        else:
+            await jobs.accept(INTENT)
+        found = await jobs.get(job)
+        assert found is not None
+        assert found.state is (State.REVIEWED if is_kept else State.QUEUED)
+        states = (State.REVIEWED,) if is_kept else (State.QUEUED,)
+        assert isinstance(await jobs.claim(job, worker="w", states=states), Claim)
+
+    play(redis_url, story)
