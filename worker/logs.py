@@ -32,6 +32,9 @@ _QUIET = (
     "celery.worker.consumer.connection",
     "celery.worker.strategy",
     "celery.app.trace",
+    # At debug these print the source of generated functions, and each step of putting a worker together.
+    "celery.utils.functional",
+    "celery.bootsteps",
 )
 _MICROSECONDS = re.compile(r".*\.\d{6}Z")
 """JSON keeps them; whoever reads along on a console does not miss them."""

@@ -173,3 +173,11 @@ def test_the_larger_part_of_a_secret_is_masked_and_the_words_around_it_stay() ->
 
 def test_a_very_short_secret_does_not_tear_words_apart() -> None:
     assert Redactor(["a", ""])("banana") == "banana"
+
+
+def test_at_debug_no_source_of_a_function_and_no_step_of_celery_s_building_is_written(written: io.StringIO) -> None:
+    logs.configure("json", "debug", stream=written)
+    logging.getLogger("celery.utils.functional").debug("\ndef review(self):\n    return 1\n")
+    logging.getLogger("celery.bootsteps").debug("^-- substep ok")
+    structlog.get_logger().debug("job.looked_at")
+    assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == ["job.looked_at"]
