@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.diff.split import cut_at
 from worker.core.planning.rendering import opening_text, raw_header, raw_size, raw_sizes, rows_gain
-from worker.core.planning.showing import is_plain
 from worker.core.planning.tokens import Counter, Size, total
 
 FULL_ENOUGH: Final = 0.85
 """A unit filled so far may be closed; one that is emptier takes a part of what comes next."""
-SURELY_LARGE: Final = 4
-"""Bytes for each token of a unit, above which text is counted in parts at once: hardly any fits whole."""
+MAY_FIT: Final = 3
+"""Bytes for each token of a unit up to which text is counted whole; longer text, which has to be cut as a rule, is
+counted by blocks at once, so that nothing is counted twice."""
 PARTIAL: Final = "part of this file's change; the other parts are reviewed separately"
 _BORDER_SHARE: Final = 0.15
 """In this last share of a part a scope's border is looked for; further back, units would stay empty."""
+_BLOCKS: Final = 40
+"""Of a unit of code, more or less: lines are counted in blocks, and single ones only where a block does not fit."""
+_LEAST_BLOCK_BYTES: Final = 200
 _CLOSERS: Final = b"})]>"
 
 
@@ -63,41 +66,33 @@ def partial(note: str) -> str:
 
 def measured(hunks: Sequence[Hunk], count: Counter) -> list[Part]:
     """Every hunk whole, with its size."""
-    return [Part(hunk, size) for hunk, size in zip(hunks, hunk_sizes(hunks, count), strict=True)]
-
-
-def hunk_sizes(hunks: Sequence[Hunk], count: Counter) -> list[Size]:
+    sizes = raw_sizes([raw_header(hunk) + hunk.body for hunk in hunks], count)
     return [
-        raw_size(raw_header(hunk) + hunk.body, count) + rows_gain(hunk.removed, hunk.new_start, hunk.new_lines)
-        for hunk in hunks
+        Part(hunk, size + rows_gain(hunk.removed, hunk.new_start, hunk.new_lines))
+        for hunk, size in zip(hunks, sizes, strict=True)
     ]
 
 
-def parts_of(hunks: Sequence[Hunk], limit: Size, count: Counter) -> Iterator[Part]:
-    """Each of `hunks` whole if it fits `limit`, else cut into parts that do; a line that does not is a part by itself.
+def measured_or_ruled(hunks: Sequence[Hunk], limit: Size, count: Counter) -> list[Part | Ruler]:
+    """Every hunk with its size, or a ruler for it where it is unlikely to fit `limit`; all counted side by side."""
+    are_large = [len(hunk.body) > limit.tokens * MAY_FIT for hunk in hunks]
+    wholes = iter(measured([hunk for hunk, large in zip(hunks, are_large, strict=True) if not large], count))
+    ruled = iter(rulers([hunk for hunk, large in zip(hunks, are_large, strict=True) if large], limit, count))
+    return [next(ruled) if large else next(wholes) for large in are_large]
+
+
+def parts_of(hunks: Iterable[Part | Ruler], limit: Size, count: Counter) -> Iterator[Part]:
+    """Each hunk whole if it fits `limit`, else cut into parts that do; a line that does not is a part by itself.
 
     Parts without a changed line are left out: they are context of lines that stand in another part.
     """
-    # Above the limit a count of the whole would only be thrown away; the others are counted side by side.
-    are_small = [len(hunk.body) <= limit.tokens * SURELY_LARGE for hunk in hunks]
-    wholes = iter(measured([hunk for hunk, is_small in zip(hunks, are_small, strict=True) if is_small], count))
-    for hunk, is_small in zip(hunks, are_small, strict=True):
-        if is_small and (part := next(wholes)).size.fits(limit):
-            yield part
+    for it in hunks:
+        if isinstance(it, Ruler):
+            yield from it.parts(limit)
+        elif it.size.fits(limit):
+            yield it
         else:
-            yield from _cut_up(hunk, limit, count)
-
-
-def _cut_up(hunk: Hunk, limit: Size, count: Counter) -> list[Part]:
-    ruler = _Ruler(hunk, count, block_bytes=max(200, limit.tokens // 10))
-    cuts: list[int] = []
-    sizes: list[Size] = []
-    start = 0
-    while start < len(hunk.body):
-        start, size = ruler.fill(start, limit)
-        cuts.append(start)
-        sizes.append(size)
-    return [Part(piece, size) for piece, size in zip(cut_at(hunk, cuts), sizes, strict=True) if piece.changed]
+            yield from rulers([it.hunk], limit, count)[0].parts(limit)
 
 
 def divide(piece: Piece, room: Size, count: Counter) -> tuple[Piece, Piece] | None:
@@ -129,8 +124,7 @@ def split_parts(parts: Sequence[Part], room: Size, count: Counter) -> tuple[list
 
 def halve(hunk: Hunk, count: Counter) -> tuple[Part, ...]:
     """Two parts of `hunk`, cut near its middle; () when it has one line. Parts without a change are left out."""
-    ruler = _Ruler(hunk, count, block_bytes=len(hunk.body))
-    middle = ruler.middle()
+    middle = _middle(hunk.body)
     if middle is None:
         return ()
     return tuple(measured([piece for piece in cut_at(hunk, [middle]) if piece.changed], count))
@@ -139,124 +133,194 @@ def halve(hunk: Hunk, count: Counter) -> tuple[Part, ...]:
 def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
     if room.tokens <= 0:
         return None
-    ruler = _Ruler(hunk, count, block_bytes=max(200, room.tokens // 10))
-    at, size = ruler.fill(0, room)
+    ruler = rulers([hunk], room, count)[0]
+    at, size = ruler.take(room)
     if not size.fits(room) or at >= len(hunk.body):
         return None
     first, second = cut_at(hunk, [at])
     if not (first.changed and second.changed):
         return None
-    return Part(first, size), measured([second], count)[0]
+    return Part(first, size), Part(second, ruler.rest())
 
 
-class _Ruler:
-    """Measures runs of one hunk's lines, by offsets into its body at which a line begins.
+# -------------------------------------------------------------------------------- within one hunk
 
-    Lines are counted in blocks, of which a part holds forty or so; single ones only in a block that is more
-    than a part by itself. A `\\ No newline` row belongs to the line before it.
-    """
 
-    def __init__(self, hunk: Hunk, count: Counter, *, block_bytes: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Consecutive lines of a hunk, or what several of them add up to."""
+
+    length: int = 0
+    """Bytes of the hunk's body."""
+    size: Size = field(default_factory=Size)
+    """As text, without what the rows gain when they are shown."""
+    removed: int = 0
+    numbered: int = 0
+    """Lines that are shown with a number: all others."""
+
+    def __add__(self, other: _Block) -> _Block:
+        return _Block(
+            self.length + other.length,
+            self.size + other.size,
+            self.removed + other.removed,
+            self.numbered + other.numbered,
+        )
+
+
+def rulers(hunks: Sequence[Hunk], limit: Size, count: Counter) -> list[Ruler]:
+    """A ruler for each of `hunks`, to cut parts of about `limit` from; all counted side by side."""
+    block_bytes = max(_LEAST_BLOCK_BYTES, limit.tokens * 4 // _BLOCKS)
+    texts = [_in_blocks(hunk.body, block_bytes) for hunk in hunks]
+    headers = raw_sizes([raw_header(hunk) for hunk in hunks], count)
+    sizes = iter(raw_sizes([text for blocks in texts for text in blocks], count))
+    return [
+        Ruler(hunk, header, _measured_blocks(hunk, blocks, list(islice(sizes, len(blocks)))), count)
+        for hunk, header, blocks in zip(hunks, headers, texts, strict=True)
+    ]
+
+
+class Ruler:
+    """Takes runs of lines from the beginning of one hunk on, each as long as may be."""
+
+    def __init__(self, hunk: Hunk, header: Size, blocks: Sequence[_Block], count: Counter) -> None:
         self._hunk = hunk
-        self._body = hunk.body
         self._count = count
-        self._is_plain = is_plain(hunk.body)
-        # Counts of neighbours may be a token or two short of the whole.
-        self._header = raw_size(raw_header(hunk), count) + Size(2)
-        self._last_number = hunk.new_start + hunk.new_lines
-        self._ends = self._blocks(block_bytes)
-        starts = [0, *self._ends[:-1]]
-        self._sizes = self._measured([self._body[start:end] for start, end in zip(starts, self._ends, strict=True)])
+        # The numbers of a part may have more digits than the hunk's own.
+        self._header = header + Size(2)
+        self._left = list(reversed(blocks))
+        self._at = 0
+        self._number = hunk.new_start
 
-    def fill(self, start: int, limit: Size) -> tuple[int, Size]:
-        """Where a part that begins at `start` ends to fit `limit`, and its size; it has one line at least."""
-        used = self._header
-        at = start
-        block = bisect_right(self._ends, start)
-        while block < len(self._ends):
-            end = self._ends[block]
-            is_whole = at == (self._ends[block - 1] if block else 0)
-            more = self._sizes[block] if is_whole else self._measured([self._body[at:end]])[0]
-            if not (used + more).fits(limit):
-                break
-            used += more
-            at = end
-            block += 1
+    def parts(self, limit: Size) -> list[Part]:
+        """What is left in parts that fit `limit`, those without a changed line left out."""
+        cuts: list[int] = []
+        sizes: list[Size] = []
+        while self._left:
+            end, size = self.take(limit)
+            cuts.append(end)
+            sizes.append(size)
+        return [Part(piece, size) for piece, size in zip(cut_at(self._hunk, cuts), sizes, strict=True) if piece.changed]
+
+    def take(self, limit: Size) -> tuple[int, Size]:
+        """Where in the body a part that fits `limit` ends, and its size; it has one line at least."""
+        taken: list[_Block] = []
+        run = _Block()
+        while self._left and self._size(run + self._left[-1]).fits(limit):
+            taken.append(self._left.pop())
+            run += taken[-1]
+        if not taken:
+            if self._opened():
+                return self.take(limit)
+            run = self._left.pop()
+        elif self._left:
+            self._give_back(taken, run.length - (_border(self._hunk.body, self._at, self._at + run.length) - self._at))
+            run = sum(taken, _Block())
+        size = self._size(run)
+        self._at += run.length
+        self._number += run.numbered
+        return self._at, size
+
+    def rest(self) -> Size:
+        """The size of all that is left, as one part."""
+        return self._size(sum(self._left, _Block()))
+
+    def _size(self, run: _Block) -> Size:
+        return self._header + run.size + rows_gain(run.removed, self._number, run.numbered)
+
+    def _opened(self) -> bool:
+        """Put single lines in the place of the next block; False when it is one already."""
+        rows = _rows(self._hunk.body[self._at : self._at + self._left[-1].length])
+        if len(rows) == 1:
+            return False
+        self._left.pop()
+        self._left.extend(reversed(self._blocks(rows)))
+        return True
+
+    def _give_back(self, taken: list[_Block], length: int) -> None:
+        """Move the last `length` bytes of `taken`, which begin with a line, back to what is left."""
+        end = self._at + sum(block.length for block in taken)
+        while length:
+            block = taken.pop()
+            start = end - block.length
+            if block.length > length:
+                cut = end - length
+                kept, block = self._blocks([self._hunk.body[start:cut], self._hunk.body[cut:end]])
+                taken.append(kept)
+            self._left.append(block)
+            length -= block.length
+            end = start
+
+    def _blocks(self, texts: Sequence[bytes]) -> list[_Block]:
+        return _measured_blocks(self._hunk, texts, raw_sizes(texts, self._count))
+
+
+def _measured_blocks(hunk: Hunk, texts: Sequence[bytes], sizes: Sequence[Size]) -> list[_Block]:
+    blocks = []
+    for text, size in zip(texts, sizes, strict=True):
+        removed = text.count(b"\n-") + text.startswith(b"-") if hunk.removed else 0
+        blocks.append(_Block(len(text), size, removed, text.count(b"\n") - removed))
+    return blocks
+
+
+def _in_blocks(body: bytes, block_bytes: int) -> list[bytes]:
+    """`body` in runs of whole lines, each of about `block_bytes`."""
+    blocks = []
+    start = 0
+    while start < len(body):
+        end = _line_after(body, start + block_bytes)
+        blocks.append(body[start:end])
+        start = end
+    return blocks
+
+
+def _line_after(body: bytes, offset: int) -> int:
+    """Where the first line begins at or after `offset`; a `\\ No newline` row belongs to the line before it."""
+    end = body.find(b"\n", max(0, offset - 1)) + 1 or len(body)
+    while body[end : end + 1] == b"\\":
+        end = body.find(b"\n", end) + 1 or len(body)
+    return end
+
+
+def _rows(text: bytes) -> list[bytes]:
+    """The lines of `text`, each with the `\\ No newline` row after it."""
+    rows: list[bytes] = []
+    for row in text.split(b"\n")[:-1]:
+        if row[:1] == b"\\" and rows:
+            rows[-1] += row + b"\n"
         else:
-            return at, used
-        if at == start:
-            # Not even one block fits: the lines of it that do, one at least.
-            rows = self._rows(at, self._ends[block])
-            for row, size in zip(rows, self._measured(rows), strict=True):
-                if at > start and not (used + size).fits(limit):
-                    break
-                used += size
-                at += len(row)
-                if not used.fits(limit):
-                    return at, used
-        border = self._border(start, at)
-        return border, used - self._measured([self._body[border:at]])[0] if border < at else used
+            rows.append(row + b"\n")
+    return rows
 
-    def middle(self) -> int | None:
-        """The best border near the middle; None when there is only one line."""
-        at = self._line_after(len(self._body) // 2)
-        if at >= len(self._body):
-            at = self._body.rfind(b"\n", 0, len(self._body) // 2) + 1
-            while at and self._body[at : at + 1] == b"\\":
-                at = self._body.rfind(b"\n", 0, at - 1) + 1
-        return self._border(0, at) if at else None
 
-    def _line_after(self, offset: int) -> int:
-        """Where the first line begins at or after `offset`."""
-        end = self._body.find(b"\n", max(0, offset - 1)) + 1 or len(self._body)
-        while self._body[end : end + 1] == b"\\":
-            end = self._body.find(b"\n", end) + 1 or len(self._body)
+def _middle(body: bytes) -> int | None:
+    """The best border near the middle; None when there is only one line."""
+    at = _line_after(body, len(body) // 2)
+    if at >= len(body):
+        at = body.rfind(b"\n", 0, len(body) // 2) + 1
+        while at and body[at : at + 1] == b"\\":
+            at = body.rfind(b"\n", 0, at - 1) + 1
+    return _border(body, 0, at) if at else None
+
+
+def _border(body: bytes, start: int, end: int) -> int:
+    """The best offset to begin the next part at, from the last lines of `start` … `end`."""
+    if end >= len(body):
         return end
-
-    def _blocks(self, block_bytes: int) -> list[int]:
-        ends: list[int] = []
-        end = 0
-        while end < len(self._body):
-            end = self._line_after(end + block_bytes)
-            ends.append(end)
-        return ends
-
-    def _rows(self, start: int, end: int) -> list[bytes]:
-        rows: list[bytes] = []
-        for row in self._body[start:end].split(b"\n")[:-1]:
-            if row[:1] == b"\\" and rows:
-                rows[-1] += row + b"\n"
-            else:
-                rows.append(row + b"\n")
-        return rows
-
-    def _measured(self, texts: Sequence[bytes]) -> list[Size]:
-        sizes = []
-        for text, size in zip(texts, raw_sizes(texts, self._count, are_plain=self._is_plain), strict=True):
-            removed = text.count(b"\n-") + text.startswith(b"-") if self._hunk.removed else 0
-            # Which numbers the rows have is not known here: the last ones are the longest.
-            sizes.append(size + rows_gain(removed, self._last_number, text.count(b"\n") - removed))
-        return sizes
-
-    def _border(self, start: int, end: int) -> int:
-        """The best offset to begin the next part at, from the last lines of `start` … `end`."""
-        if end >= len(self._body):
-            return end
-        lowest = int(end - (end - start) * _BORDER_SHARE)
-        following = self._body.find(b"\n", end)
-        rows = self._rows(self._line_after(max(start + 1, lowest)), end)
-        best, best_rank = end, (1_001, 0)
-        at = end
-        row = self._body[end : following if following >= 0 else len(self._body)]
-        for before in reversed(rows):
-            rank = _rank(before, row)
-            if rank < best_rank:
-                best, best_rank = at, rank
-                if rank == (0, 0):
-                    break
-            at -= len(before)
-            row = before
-        return best
+    lowest = int(end - (end - start) * _BORDER_SHARE)
+    following = body.find(b"\n", end)
+    rows = _rows(body[_line_after(body, max(start + 1, lowest)) : end])
+    best, best_rank = end, (1_001, 0)
+    at = end
+    row = body[end : following if following >= 0 else len(body)]
+    for before in reversed(rows):
+        rank = _rank(before, row)
+        if rank < best_rank:
+            best, best_rank = at, rank
+            if rank == (0, 0):
+                break
+        at -= len(before)
+        row = before
+    return best
 
 
 def _rank(before: bytes, row: bytes) -> tuple[int, int]:

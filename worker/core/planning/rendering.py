@@ -99,9 +99,9 @@ def raw_header(hunk: Hunk) -> bytes:
     return b"%s%s\n" % (numbers, section)
 
 
-def raw_sizes(texts: Sequence[bytes], count: Counter, *, are_plain: bool = False) -> list[Size]:
-    """Of texts as they are shown, but for what rows gain; `are_plain` where that is known of all of them."""
-    plain = [text if are_plain or is_plain(text) else shown(text).encode() for text in texts]
+def raw_sizes(texts: Sequence[bytes], count: Counter) -> list[Size]:
+    """Of texts as they are shown, but for what rows gain."""
+    plain = [text if is_plain(text) else shown(text).encode() for text in texts]
     return [Size(tokens, len(text)) for tokens, text in zip(count.each(plain), plain, strict=True)]
 
 

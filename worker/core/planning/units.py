@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk
@@ -12,9 +13,11 @@ from worker.core.planning.grouping import clusters
 from worker.core.planning.notes import note
 from worker.core.planning.packing import pack
 from worker.core.planning.pieces import (
-    SURELY_LARGE,
+    MAY_FIT,
     Part,
     Piece,
+    Ruler,
+    measured_or_ruled,
     opening_size,
     partial,
     parts_of,
@@ -74,21 +77,28 @@ class Units:
 
     def _measured(self, batch: Sequence[Piece]) -> Iterator[Piece]:
         """The batch's files that fit a unit, with their sizes, and the last parts of those that do not."""
-        most = self._limit.tokens * SURELY_LARGE
+        most = self._limit.tokens * MAY_FIT
         is_large = [sum(len(hunk.body) for hunk in piece.hunks) > most for piece in batch]
         sizes = iter(
             raw_sizes([_text(it) for it, large in zip(batch, is_large, strict=True) if not large], self._count)
         )
+        hunks = [hunk for piece, large in zip(batch, is_large, strict=True) if large for hunk in piece.hunks]
+        ruled = iter(measured_or_ruled(hunks, self._limit, self._count))
         for piece, large in zip(batch, is_large, strict=True):
-            if not large:
-                size = next(sizes) + _gain(piece.hunks)
-                if size.fits(self._limit):
-                    yield Piece(piece.diff, piece.hunks, size, piece.note, piece.digest)
-                    continue
-            yield from self._cut(piece)
+            if large:
+                yield from self._cut(piece, list(islice(ruled, len(piece.hunks))))
+                continue
+            size = next(sizes) + _gain(piece.hunks)
+            if size.fits(self._limit):
+                yield Piece(piece.diff, piece.hunks, size, piece.note, piece.digest)
+            else:
+                yield from self._cut(piece, measured_or_ruled(piece.hunks, self._limit, self._count))
 
-    def _cut(self, piece: Piece) -> list[Piece]:
-        """Full units of a file that is larger than one; returns what is left of it as a piece."""
+    def _cut(self, piece: Piece, hunks: Sequence[Part | Ruler]) -> list[Piece]:
+        """Full units of a file that is larger than one; returns what is left of it as a piece.
+
+        `hunks` are the piece's.
+        """
         told = partial(piece.note)
         opening = opening_size(piece.diff, told, self._count)
         if not self._can_be_sent(opening):
@@ -96,7 +106,7 @@ class Units:
             return []
         room = self._limit - opening
         run: list[Part] = []
-        for part in parts_of(piece.hunks, room, self._count):
+        for part in parts_of(hunks, room, self._count):
             if part.size.fits(room):
                 run.append(part)
                 continue
