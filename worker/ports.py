@@ -160,6 +160,12 @@ class Jobs(Protocol):
 
     async def decisions(self, job_id: str) -> Sequence[Decision]: ...
 
+    async def note_ignored(self, ref: ChangeRef, reason: str) -> None:
+        """Remember why a delivery of this change became no job; the newest 10,000 of all changes are kept."""
+
+    async def ignored(self, ref: ChangeRef) -> Sequence[Decision]:
+        """What is remembered of that, oldest first."""
+
     async def get(self, job_id: str) -> Job | None: ...
 
     async def find(self, ref: ChangeRef) -> Sequence[Job]:

@@ -212,3 +212,19 @@ def test_a_request_without_a_head_steps_back_for_the_job_that_has_this_head(stor
         assert await state_of(jobs, pushed.job) is State.QUEUED
 
     store(story)
+
+
+def test_why_a_delivery_became_no_job_is_remembered_for_its_change_alone(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        other = ChangeRef("github", "octo/dog", 1)
+        assert await jobs.ignored(REF) == []
+        for ref, reason in ((REF, "draft"), (other, "author is a bot"), (REF, "change from a fork")):
+            await jobs.note_ignored(ref, reason)
+        noted = await jobs.ignored(REF)
+        assert [(one.event, one.detail) for one in noted] == [
+            ("delivery.ignored", "draft"),
+            ("delivery.ignored", "change from a fork"),
+        ]
+        assert noted[0].at <= noted[1].at
+
+    store(story)

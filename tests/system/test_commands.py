@@ -175,6 +175,26 @@ def test_why_takes_a_job_and_answers_in_json(shell: Shell, job: str) -> None:
     assert value["decisions"]
 
 
+def test_why_tells_the_reason_for_which_a_delivery_became_no_job(shell: Shell, redis: EmbeddedRedis) -> None:
+    async def ignored() -> None:
+        client = connect(redis.url)
+        try:
+            await RedisJobs(client).note_ignored(ChangeRef("github", "acme/api", 8), "draft")
+        finally:
+            await client.aclose()
+
+    asyncio.run(ignored())
+    done = shell("why", "acme/api#8")
+    assert done.stdout.startswith("ignored: draft. It is reviewed once it is ready, or with REVIEW_DRAFTS=true.")
+    [value] = json.loads(shell("why", "acme/api#8", "--json").stdout)
+    assert (value["job"], value["state"], value["reason"]) == (None, "ignored", "draft")
+
+
+def test_why_knows_a_repository_that_is_not_reviewed_without_any_delivery(shell: Shell) -> None:
+    done = shell("why", "acme/other#1", GITHUB_REPOSITORIES="acme/api")
+    assert done.stdout.startswith("ignored: repository not allowed. GITHUB_REPOSITORIES names")
+
+
 def test_why_says_where_to_look_for_a_change_that_was_never_seen(shell: Shell) -> None:
     done = shell("why", "acme/other#1")
     assert done.returncode == 0

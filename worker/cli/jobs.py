@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio
@@ -20,6 +20,7 @@ from worker.cli.report_text import open_console, show_indented
 from worker.cli.setting_up import set_up
 from worker.cli.store import opened_jobs, opened_redis
 from worker.core.change import ChangeRef
+from worker.core.delivery import allows
 from worker.core.errors import BadInput, NotFound
 from worker.core.job import Decision, Job, State
 from worker.core.markdown import visible
@@ -39,6 +40,21 @@ _JOB = re.compile(r"[0-9a-f]{12,64}")
 _SHORT = re.compile(r"(?:(?P<forge>[a-z-]+):)?(?P<repository>[\w.-]+(?:/[\w.-]+)+)[#!](?P<number>[0-9]{1,10})")
 
 
+SHOWN_IGNORED = 10
+CURES = {
+    "repository not allowed": "GITHUB_REPOSITORIES names those that are reviewed.",
+    "author is a bot": "Changes of programs are not reviewed, lest two of them answer each other for ever.",
+    "draft": "It is reviewed once it is ready, or with REVIEW_DRAFTS=true.",
+    "change from a fork": "REVIEW_FORKS=true reviews those too.",
+}
+"""What follows from each reason for which a delivery becomes no job."""
+NEXT_STEPS = (
+    "Recent Deliveries in the webhook's form on the forge: was it sent, and what was answered?",
+    "The log of `api` for delivery.refused (a wrong secret) and delivery.ignored (an event that asks for nothing).",
+    "`kimi-review check` for settings and tokens.",
+)
+
+
 def why(
     change: Annotated[str, typer.Argument(metavar="URL-or-JOB", help="The change's URL, owner/name#7, or a job's id.")],
     as_json: AsJson = False,
@@ -48,12 +64,19 @@ def why(
     async def ask(jobs: Jobs, settings: Settings) -> None:
         found = await _find(jobs, change, settings)
         logs = [(job, await jobs.decisions(job.id)) for job in found]
+        ref = parse_change(change, settings)
+        ignored = await jobs.ignored(ref) if ref is not None else ()
+        if found and ignored and ignored[-1].at < found[0].created_at:
+            ignored = ()  # what was ignored then is reviewed by now
         if as_json:
-            print(json.dumps([job_json(job, tuple(decisions)) for job, decisions in logs], indent=2))
+            told = [_ignored_json(ref, ignored)] if ref is not None and ignored else []
+            print(json.dumps(told + [job_json(job, tuple(decisions)) for job, decisions in logs], indent=2))
             return
         console = open_console()
-        if not logs:
-            console.print(Text(_never_heard_of(change)))
+        if ref is not None and ignored:
+            _show_ignored(ref, ignored, console)
+        elif ref is not None and not logs:
+            _show_unheard_of(ref, settings, console)
         for job, decisions in logs:
             _show_job(job, decisions, console)
         await _show_pause(jobs, console)
@@ -196,15 +219,32 @@ async def _find(jobs: Jobs, text: str, settings: Settings) -> Sequence[Job]:
     return [job]
 
 
-def _never_heard_of(change: str) -> str:
-    return (
-        f"No delivery and no request for {visible(change)} was ever stored here. Look, in this order:\n"
-        "  1. Recent Deliveries in the webhook's form on the forge: was it sent, and what was answered?\n"
-        "  2. The log of `api` for delivery.refused and delivery.ignored: a wrong secret, an event not handled,\n"
-        "     a repository that GITHUB_REPOSITORIES does not allow, a draft, a bot.\n"
-        "  3. `kimi-review check` for settings and tokens.\n"
-        "To review it now: POST /reviews."
-    )
+def _ignored_json(ref: ChangeRef, ignored: Sequence[Decision]) -> dict[str, Any]:
+    """Deliveries that became no job, in the form of one."""
+    decisions = [asdict(one) for one in ignored]
+    names = {"forge": ref.forge, "repository": ref.repository, "number": ref.number}
+    return {"job": None, **names, "state": "ignored", "reason": ignored[-1].detail, "decisions": decisions}
+
+
+def _show_ignored(ref: ChangeRef, ignored: Sequence[Decision], console: Console) -> None:
+    reason = ignored[-1].detail
+    console.print(Text.assemble(("ignored", "yellow"), f": {visible(reason)}. {CURES.get(reason, '')}".rstrip()))
+    console.print(Text(f"  {visible(str(ref))} · the last delivery became no job", style="cyan"))
+    for one in ignored[-SHOWN_IGNORED:]:
+        console.print(Text.assemble((f"  {_time(one.at)}  ", "dim"), one.event, (f"  {visible(one.detail)}", "dim")))
+
+
+def _show_unheard_of(ref: ChangeRef, settings: Settings, console: Console) -> None:
+    if not allows(ref.repository, settings.github_repositories):
+        console.print(Text(f"ignored: repository not allowed. {CURES['repository not allowed']}"))
+        return
+    console.print(Text(f"No delivery and no request for {visible(str(ref))} is known here. Look, in this order:"))
+    for number, step in enumerate(NEXT_STEPS, start=1):
+        first, *further = Text(step).wrap(console, max(20, console.width - 5))
+        console.print(Text(f"  {number}. ").append_text(first), soft_wrap=True)
+        for line in further:
+            console.print(Text("     ").append_text(line), soft_wrap=True)
+    console.print(Text(f"To review it now: `kimi-review review {visible(ref.repository)}#{ref.number}`."))
 
 
 def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None:

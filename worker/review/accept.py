@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
+from worker.core.change import ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, refusal
 from worker.core.errors import ReviewError
 from worker.core.job import Accepted, Intent, Priority
 from worker.ports import Jobs, Wake
 
 log = structlog.get_logger()
+
+NOTE_TIMEOUT_S = 0.5
 
 
 async def accept_delivery(
@@ -18,6 +23,7 @@ async def accept_delivery(
     """Make a job of `delivery`, or say why not. Raises `Transient` when the store is away: nothing was written then."""
     if (ignored := refusal(delivery, policy)) is not None:
         log.info("delivery.ignored", reason=ignored.reason, change=str(delivery.ref), kind=delivery.event)
+        await _note(delivery.ref, ignored.reason, jobs=jobs)
         return ignored
     intent = Intent(
         ref=delivery.ref,
@@ -28,6 +34,15 @@ async def accept_delivery(
         settle_s=settle_s,
     )
     return await accept(intent, jobs=jobs, wake=wake)
+
+
+async def _note(ref: ChangeRef, reason: str, *, jobs: Jobs) -> None:
+    """For `kimi-review why`. The answer to the forge is the same whether it succeeds."""
+    try:
+        async with asyncio.timeout(NOTE_TIMEOUT_S):
+            await jobs.note_ignored(ref, reason)
+    except (ReviewError, TimeoutError) as error:
+        log.warning("delivery.not_noted", change=str(ref), error=str(error))
 
 
 async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:

@@ -41,6 +41,10 @@ SPREAD = 0.1
 LONGEST_SPREAD_S = 300.0
 
 
+KEPT_IGNORED = 10_000
+"""Reasons why deliveries became no job, of all changes together: about a megabyte."""
+IGNORED = "delivery.ignored"
+
 KNOWN_STATES = frozenset(State)
 KNOWN_STAGES = frozenset(Stage)
 KNOWN_PRIORITIES = frozenset(Priority)
@@ -223,6 +227,21 @@ class RedisJobs:
 
     async def trim(self) -> None:
         await self._run("trim")
+
+    async def note_ignored(self, ref: ChangeRef, reason: str) -> None:
+        with answering():
+            seconds, microseconds = await self._client.time()
+            noted = json.dumps({"change": str(ref), "at": seconds + microseconds / 1e6, "reason": reason})
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.lpush(self._key("ignored"), noted)
+                pipe.ltrim(self._key("ignored"), 0, KEPT_IGNORED - 1)
+                await pipe.execute()
+
+    async def ignored(self, ref: ChangeRef) -> Sequence[Decision]:
+        with answering():
+            rows = await self._client.lrange(self._key("ignored"), 0, -1)
+        noted = [json.loads(row) for row in reversed(rows)]
+        return [Decision(one["at"], IGNORED, one["reason"]) for one in noted if one["change"] == str(ref)]
 
     async def pause(self, reason: str) -> None:
         with answering():

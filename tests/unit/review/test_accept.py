@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.jobs import FakeJobs
+from worker.cli.jobs import CURES
 from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, allows
 from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
@@ -78,6 +79,17 @@ def test_a_delivery_that_is_not_wanted_becomes_no_job(delivery: Delivery, policy
     assert accepted(delivery, policy, jobs, wake) == Ignored(reason)
     assert asyncio.run(jobs.list()) == []
     assert wake.woken == []
+    assert [one.detail for one in asyncio.run(jobs.ignored(delivery.ref))] == [reason]
+    assert reason in CURES
+
+
+class Forgetful(FakeJobs):
+    async def note_ignored(self, ref: ChangeRef, reason: str) -> None:
+        raise Unreachable("the store is away")
+
+
+def test_a_delivery_that_is_not_wanted_is_answered_although_the_store_is_away() -> None:
+    assert accepted(replace(DELIVERY, is_draft=True), Policy(), Forgetful(), Bell()) == Ignored("draft")
 
 
 def test_a_policy_may_want_them_all() -> None:
