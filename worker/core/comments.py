@@ -155,7 +155,10 @@ def note_text(reason: str, *, mask: Mask | None = None) -> str:
 def ledger_text(ledger: Ledger, *, mask: Mask | None = None) -> str:
     """`1,204 of 1,260 changed lines reviewed; not reviewed: package-lock.json (lock file, 56)`, long lists folded."""
     line = f"{ledger.reviewed_lines:,} of {ledger.changed_lines:,} changed lines reviewed"
-    rows = sorted(ledger.not_reviewed, key=lambda row: (-row.lines, row.path))
+    with_lines = {row.path for row in ledger.not_reviewed if row.lines}
+    # A file may have a second row for what happened to it besides its lines: that says nothing new.
+    named_once = (row for row in ledger.not_reviewed if row.lines or row.path not in with_lines)
+    rows = sorted(named_once, key=lambda row: (-row.lines, row.path))
     if not rows:
         return f"{line}."
     named = "; ".join(_row(row, mask) for row in rows[:_NAMED_ROWS])

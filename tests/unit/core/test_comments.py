@@ -143,6 +143,14 @@ def test_the_ledger_is_one_line() -> None:
     assert ledger_text(Ledger(12, 12)) == "12 of 12 changed lines reviewed."
 
 
+def test_a_file_without_lines_is_named_unless_its_lines_were() -> None:
+    binary = NotReviewed("logo.png", "binary file", 0)
+    again = NotReviewed("package-lock.json", "budget", 0)
+    assert ledger_text(Ledger(56, 0, (again, LOCK, binary))) == (
+        "0 of 56 changed lines reviewed; not reviewed: package-lock.json (lock file, 56); logo.png (binary file, 0)"
+    )
+
+
 def test_a_long_ledger_is_folded_and_whole() -> None:
     rows = tuple(NotReviewed(f"gen/{n}.ts", "generated file", n) for n in range(1, 51))
     said = ledger_text(Ledger(sum(row.lines for row in rows), 0, rows))
