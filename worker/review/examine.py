@@ -121,7 +121,7 @@ class Examiner:
             findings=with_disclosed(verified.kept, planned.secrets),
             unanchored=unanchored,
             usage=sum((answer.usage for answer in verified.answers), analysis.usage) + described.usage,
-            notes=(*analysis.notes, *described.notes, *_said(verified)),
+            notes=(*analysis.notes, *described.notes, *_said(verified), *_own_marks(plan)),
         )
 
     def _report(self, subject: Subject, snapshot: Snapshot, analysis: Analysis, ledger: Ledger) -> Report:
@@ -207,3 +207,11 @@ def _said(verified: Verified) -> list[str]:
         return verified.notes
     what = "1 finding was" if refuted == 1 else f"{refuted} findings were"
     return [*verified.notes, f"{what} refuted by a second look and left out."]
+
+
+def _own_marks(plan: Plan) -> list[str]:
+    """A change that marks its own files as generated must not think, nor make its reader think, that it counted."""
+    names = {file.path.rpartition("/")[2] for chunk in plan.chunks for file in chunk.files}
+    if ".gitattributes" not in names:
+        return []
+    return ["This change edits .gitattributes. What was left out as generated or vendored follows its base branch."]

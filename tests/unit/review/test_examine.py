@@ -496,3 +496,10 @@ def test_a_hostile_description_stays_one_short_line_of_words() -> None:
 def test_a_superseded_review_is_not_described() -> None:
     with pytest.raises(Superseded):
         examine(large_change(), FakeModel(), budget=SMALL_UNITS, max_requests=2, describes=True, stops_after=2)
+
+
+def test_a_change_that_marks_its_own_files_is_told_that_its_base_counts() -> None:
+    said = examine(added_file("lib/.gitattributes", ["*.py linguist-generated"]) + ONE_FILE, FakeModel())
+    assert any("follows its base branch" in note for note in said.notes)
+    assert said.is_complete
+    assert not examine(ONE_FILE, FakeModel()).notes
