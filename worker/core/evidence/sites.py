@@ -15,15 +15,17 @@ _KEYWORDS: Final = (
     "def|class|func|function|fn|struct|enum|union|trait|interface|type|module|mod|namespace|record|const|let|var|val|"
     "macro_rules!|object|protocol|defp|defmodule|sub|fun"
 )
-# POSIX extended, for git grep: a superset of what `names_defined` accepts. No text of a change is in it.
+# POSIX extended, for git grep: a superset of what `names_defined` accepts. No text of a change is in it. Blanks and not
+# [[:space:]], which takes in line feeds too: a million empty lines are then searched for minutes.
 PATTERN: Final = (
-    rf"^[[:space:]]*((({_MODIFIERS})|pub\([a-z]*\))[[:space:]]+)*({_KEYWORDS})[[:space:]*]+[(A-Za-z_$]"
-    r"|^[[:space:]]*(pub[^ ]*[[:space:]]+)?static[[:space:]]+(mut[[:space:]]+)?[A-Za-z_]+[[:space:]]*:"
-    r"|^[A-Za-z_][A-Za-z0-9_]*[[:space:]]*(:[^=]+)?=[^=]"
-    r"|^    [A-Za-z_][A-Za-z0-9_]*[[:space:]]*:[[:space:]]*[A-Za-z_\"]"
-    r"|^    [A-Z_][A-Z0-9_]*[[:space:]]*="
-    r"|^[[:space:]]*#[[:space:]]*define[[:space:]]"
-    rf"|^[[:space:]]*(({_MODIFIERS})[[:space:]]+)*[A-Za-z_~][A-Za-z0-9_<>,:*&. ]*\([^;]*[{{,)]?[[:space:]]*$"
+    rf"^[[:blank:]]*((({_MODIFIERS})|pub\([a-z]*\))[[:blank:]]+)*({_KEYWORDS})[[:blank:]*]+[(A-Za-z_$]"
+    r"|^[[:blank:]]*(pub[^ ]*[[:blank:]]+)?static[[:blank:]]+(mut[[:blank:]]+)?[A-Za-z_]+[[:blank:]]*:"
+    r"|^[A-Za-z_][A-Za-z0-9_]*[[:blank:]]*(:[^=]+)?=[^=]"
+    r"|^    [A-Za-z_][A-Za-z0-9_]*[[:blank:]]*:[[:blank:]]*[A-Za-z_\"]"
+    r"|^    [A-Z_][A-Z0-9_]*[[:blank:]]*="
+    r"|^[[:blank:]]*#[[:blank:]]*define[[:blank:]]"
+    rf"|^[[:blank:]]*(({_MODIFIERS})[[:blank:]]+)*[A-Za-z_~][A-Za-z0-9_<>,:*&. ]*\([^;]*[{{,)]?[[:blank:]"
+    "\r]*$"
 )
 
 _WORD: Final = r"[A-Za-z_$][\w$]*"

@@ -48,7 +48,7 @@ OTHER = [
 
 
 def as_python(posix: str) -> str:
-    return posix.replace("[[:space:]]", r"\s").replace("[[:space:]*]", r"[\s*]")
+    return posix.replace("[:blank:]", " \\t")
 
 
 @pytest.mark.parametrize("row", DEFINING)
