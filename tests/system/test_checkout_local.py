@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.git_server import BareRepository, git
 from worker.checkout import CheckoutLimits, open_local
 from worker.core.change import Snapshot
-from worker.core.errors import BadInput, Unprocessable
+from worker.core.errors import BadInput
 
 
 def snapshot(repository: Path, revisions: str) -> Snapshot:
@@ -179,8 +179,18 @@ def test_a_partial_clone_says_which_command_fills_it(tmp_path: Path) -> None:
     git(repository, "config", "uploadpack.allowFilter", "true")
     clone = ["clone", "--quiet", "--bare", "--filter=blob:none", f"file://{repository}", str(tmp_path / "partial")]
     git(tmp_path, *clone)
-    with pytest.raises(Unprocessable, match="refetch"):
+    with pytest.raises(BadInput, match="refetch"):
         snapshot(tmp_path / "partial", "HEAD~1..HEAD")
+
+
+def test_a_damaged_object_is_told_with_what_to_do(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    blob = git(repository, "rev-parse", "HEAD:a.py").strip()
+    loose = repository / ".git/objects" / blob[:2] / blob[2:]
+    loose.chmod(0o600)
+    loose.write_bytes(b"not zlib")
+    with pytest.raises(BadInput, match="git fsck"):
+        snapshot(repository, "HEAD~1..HEAD")
 
 
 def test_reading_a_folder_writes_nothing_into_it(tmp_path: Path) -> None:
@@ -232,4 +242,4 @@ def test_a_machine_without_git_is_told_to_install_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "git was not found: install git 2.36 or newer.\n", done.stderr
+    assert done.stdout == "git was not found: install git 2.38 or newer.\n", done.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.git_server import BareRepository, git
-from worker.checkout import open_local
+from worker.checkout import CheckoutLimits, open_local
 from worker.core.diff.parse import parse_diff
 from worker.core.errors import Unreachable
+from worker.core.evidence.sites import PATTERN
 from worker.core.planning.plan import Chunk, ChunkFile
 from worker.ports import Match
 from worker.review.evidence import EvidenceSource
@@ -138,6 +141,59 @@ def test_deleted_odd_and_hostile_files_are_no_trouble(tmp_path: Path) -> None:
     )
     assert "root:" not in text
     assert all(row == "" or row.startswith(("E", "    ")) for row in text.split("\n"))
+
+
+def test_a_million_empty_lines_keep_no_search_busy(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--bare")
+    head = BareRepository(tmp_path).commit({"blank.txt": "\n" * 1_000_000, "crlf.txt": "  \r\n" * 300_000, "a.py": APP})
+
+    async def run() -> Sequence[Match]:
+        async with open_local(tmp_path, f"{head}..{head}", limits=CheckoutLimits(search_total_s=8)) as tree:
+            return await tree.grep(PATTERN, revision=head)
+
+    assert {match.path for match in asyncio.run(run())} == {"a.py"}
+
+
+class _Slow:
+    """A tree whose first search takes longer than anybody waits."""
+
+    def __init__(self, source: EvidenceSource) -> None:
+        self._tree = source.tree
+        self.searches = 0
+
+    async def read(self, path: str, *, revision: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        return await self._tree.read(path, revision=revision, limit_bytes=limit_bytes)
+
+    async def grep(self, pattern: str, *, revision: str) -> tuple[Match, ...]:
+        self.searches += 1
+        await asyncio.sleep(60)
+        return ()
+
+
+def test_a_search_that_nobody_could_wait_for_is_not_begun_again_for_the_next_chunk(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--bare")
+    repository = BareRepository(folder)
+    root = repository.commit({"app.py": APP})
+    head = repository.commit({"app.py": APP.replace("return fifth", "return shout(fifth)")}, parent=root)
+
+    async def run() -> tuple[int, str]:
+        async with open_local(folder, f"{root}..{head}") as tree:
+            snapshot = await tree.snapshot()
+            (file,) = parse_diff(snapshot.diff)
+            source = EvidenceSource(tree, snapshot, words)
+            slow = _Slow(source)
+            source.tree = slow  # type: ignore[assignment] # search and snapshot are never reached
+            chunk = Chunk("c", (ChunkFile("F1", file, file.hunks),), 0, 0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2):
+                    await source.gather(chunk, budget_tokens=1_000)
+            return slow.searches, await source.gather(chunk, budget_tokens=1_000)
+
+    searches, text = asyncio.run(run())
+    assert searches == 1
+    assert "def run(self, name)" in text
 
 
 class _Away:

@@ -13,7 +13,9 @@ class CheckoutLimits:
     fetch_idle_s: float = 60.0
     """Seconds without a sign of life from the other side."""
     read_total_s: float = 120.0
-    """For what git computes from objects that are here: a diff, a search."""
+    """For what git computes from objects that are here: a diff, say."""
+    search_total_s: float = 25.0
+    """For a search in one revision: less than its callers wait for, so that none runs on unheard."""
     lock_wait_s: float = 900.0
     """How long a fetch waits for another worker's fetch into the same mirror."""
     fetch_bytes: int = 5_000_000_000

@@ -14,7 +14,7 @@ from worker.checkout.failures import last_words
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, Finished, GitRunner, OutputTooLong, TimedOut
 from worker.core.change import Snapshot
-from worker.core.errors import NotFound, Stalled, Transient, Unprocessable
+from worker.core.errors import BadInput, NotFound, Stalled, Transient, Unprocessable
 from worker.ports import Match
 
 _FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -70,15 +70,16 @@ class Supply(Protocol):
         """Remember blobs that were too large for searching, so that they are not asked for again."""
 
 
+_CURE = "If it is a partial clone, run git fetch --refetch --no-filter there; else git fsck tells what is damaged."
+
+
 class Nothing:
     """The supply of a repository on this machine: what is not there, stays away."""
 
     def blobs(self, oids: Sequence[str]) -> None:
+        """Raises `BadInput`: nobody fetches by the configuration of a repository that is not ours."""
         if oids:
-            raise Unprocessable(
-                f"The repository lacks {len(oids)} blobs of this range (a partial clone):"
-                " run git fetch --refetch --no-filter there."
-            )
+            raise BadInput(f"The repository lacks {len(oids)} blobs of this range. {_CURE}")
 
     def below(self, tree: str, *, blob_limit_bytes: int, limit_bytes: int) -> None:
         """A search finds what is there."""
@@ -120,8 +121,12 @@ class ObjectTree:
         return await asyncio.to_thread(self._search, literal, revision, limit)
 
     async def grep(self, pattern: str, *, revision: str) -> Sequence[Match]:
-        """Lines that match a POSIX extended expression of ours, in path order, up to 64 MB of them."""
-        return await asyncio.to_thread(lambda: tuple(self._grep(["-E", "-e", pattern], revision, 64_000_000)))
+        """Lines that match a POSIX extended expression of ours, in path order.
+
+        At most 4,000 of one file and 24 MB in all: each takes several times its length in memory.
+        """
+        command = ["-E", "--max-count=4000", "-e", pattern]
+        return await asyncio.to_thread(lambda: tuple(self._grep(command, revision, 24_000_000)))
 
     # ------------------------------------------------------------------------------------ diff
 
@@ -140,8 +145,6 @@ class ObjectTree:
         try:
             self.supply.blobs(missing)
         except Unprocessable:
-            if isinstance(self.supply, Nothing):
-                raise
             # Their sizes cannot be asked for; a filter on whole trees is how to get the small ones alone.
             for revision in (self.head, self.base):
                 self.supply.below(
@@ -286,7 +289,7 @@ class ObjectTree:
             "--threads=2",
         ]
         try:
-            done = self._run(["grep", *form, *pattern, sha, "--"], output_bytes)
+            done = self._run(["grep", *form, *pattern, sha, "--"], output_bytes, total_s=self.limits.search_total_s)
             # 1 is "nothing found", and a blob that is not here for its size is not searched.
             if done.code != 1:
                 self._expect(done, "a search")
@@ -328,19 +331,23 @@ class ObjectTree:
 
     # ------------------------------------------------------------------------------------- git
 
-    def _run(self, command: Sequence[str], output_bytes: int, *, stdin: bytes = b"") -> Finished:
-        bounds = Bounds(total_s=self.limits.read_total_s, output_bytes=output_bytes)
+    def _run(
+        self, command: Sequence[str], output_bytes: int, *, stdin: bytes = b"", total_s: float | None = None
+    ) -> Finished:
+        bounds = Bounds(total_s=total_s or self.limits.read_total_s, output_bytes=output_bytes)
         try:
             return self.git.run(command, bounds=bounds, stdin=stdin)
         except TimedOut as error:
             name = next(word for word in command if not word.startswith("-"))
-            raise Stalled(f"git {name} took longer than {self.limits.read_total_s:g} s; it was ended.") from error
+            raise Stalled(f"git {name} took longer than {bounds.total_s:g} s; it was ended.") from error
 
     def _expect(self, done: Finished, what: str) -> None:
         if done.code == 0:
             return
         if "No space left on device" in done.errors:
             raise Transient("The disk is full. Free space where KIMI_REVIEW_HOME lies.")
+        if isinstance(self.supply, Nothing) and "unable to read" in done.errors:
+            raise BadInput(f"The repository lacks objects for {what}: {last_words(done.errors)}. {_CURE}")
         if "bad object" in done.errors or "Not a valid object name" in done.errors:
             raise NotFound(f"git lacks the objects for {what}: {last_words(done.errors)}")
         raise Unprocessable(f"git could not give {what}: {last_words(done.errors)}")
@@ -372,13 +379,16 @@ def _matches(output: bytes, sha: str) -> Iterator[Match]:
     prefix = sha.encode("ascii") + b":"
     # `-z` ends the name and the number with NUL each; a name may hold a line feed, a line cannot.
     position = 0
+    last_name, path = b"", ""
     while output.startswith(prefix, position):
         name_end = output.find(b"\0", position)
         number_end = output.find(b"\0", name_end + 1)
         line_end = output.find(b"\n", number_end + 1)
         if name_end < 0 or number_end < 0 or line_end < 0:
             return
-        path = output[position + len(prefix) : name_end].decode("utf-8", "surrogateescape")
+        name = output[position + len(prefix) : name_end]
+        if name != last_name:
+            last_name, path = name, name.decode("utf-8", "surrogateescape")
         text = output[number_end + 1 : line_end].decode("utf-8", "replace")
         yield Match(path, int(output[name_end + 1 : number_end]), text[:500])
         position = line_end + 1

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from worker.core.errors import BadInput
 from worker.core.planning.globs import Attributes
 from worker.ports import Tree
 
@@ -32,14 +33,13 @@ async def attributes_of_base(tree: Tree | None, base: str, paths: Sequence[str])
     if len(folders) > MOST_FOLDERS:
         log.info("attributes.cut_short", folders=len(folders), read=MOST_FOLDERS)
     chosen = folders[:MOST_FOLDERS]
-    texts = await asyncio.gather(
-        *(
-            tree.read(
-                f"{folder}/.gitattributes" if folder else ".gitattributes", revision=base, limit_bytes=LIMIT_BYTES
-            )
-            for folder in chosen
-        )
-    )
+    names = (f"{folder}/.gitattributes" if folder else ".gitattributes" for folder in chosen)
+    try:
+        texts = await asyncio.gather(*(tree.read(name, revision=base, limit_bytes=LIMIT_BYTES) for name in names))
+    except BadInput as error:
+        # A partial clone that has the change's blobs may lack these; without marks more is reviewed, not less.
+        log.warning("attributes.unread", error=str(error))
+        return Attributes()
     found = (Attributes.parse(text, folder=folder) for folder, text in zip(chosen, texts, strict=True) if text)
     return Attributes(tuple(line for attributes in found for line in attributes.lines))
 

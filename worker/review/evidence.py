@@ -169,12 +169,9 @@ class EvidenceSource:
         """Names of the whole repository at the head, made once for a job."""
         async with self._indexing:
             if self._sites is None:
-                try:
-                    matches = await self.tree.grep(PATTERN, revision=self.snapshot.head)
-                except ReviewError:
-                    # Remembered as nothing found: it is not tried again for every chunk.
-                    self._sites = {}
-                    raise
+                # Where it fails or time runs out, nothing was found: it is not tried again for every chunk.
+                self._sites = {}
+                matches = await self.tree.grep(PATTERN, revision=self.snapshot.head)
                 rows = [(match.path, match.line, match.text) for match in matches]
                 self._sites = await asyncio.to_thread(index_sites, rows)
         return self._sites
