@@ -19,6 +19,7 @@ import pytest
 from tests.fakes.git_server import BareRepository, GitServer
 from worker.checkout import CheckoutLimits, MirrorCheckout
 from worker.checkout.failures import fetch_failed
+from worker.checkout.process import Bounds, GitRunner
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.errors import (
     NotAuthorised,
@@ -325,13 +326,14 @@ def test_two_workers_on_one_mirror_both_get_their_change(forge: Forge) -> None:
 _WORKER = """
 import asyncio, sys
 from pathlib import Path
-from worker.checkout import MirrorCheckout
+from worker.checkout import CheckoutLimits, MirrorCheckout
 from worker.core.change import Change, ChangeRef
 from worker.ports import Remote
 folder, url, token, head, base = sys.argv[1:]
 async def run():
     change = Change(ChangeRef("github", "owner/name", 7), head=head, base=base, base_branch="main")
-    async with MirrorCheckout(Path(folder)).open(change, Remote(url, token)) as tree:
+    limits = CheckoutLimits(fetch_idle_s=1)
+    async with MirrorCheckout(Path(folder), limits).open(change, Remote(url, token)) as tree:
         await tree.snapshot()
 asyncio.run(run())
 """
@@ -353,6 +355,26 @@ def test_a_worker_killed_while_it_fetches_leaves_a_mirror_that_works(forge: Forg
     forge.server.faults.slow_s = 0
     assert b"+y = 2" in forge.snapshot().diff
     assert leftovers(mirror) == []
+
+
+def test_git_that_a_killed_worker_left_in_a_silent_fetch_gives_the_mirror_free(forge: Forge) -> None:
+    forge.server.faults.hang_s = 60
+    arguments = [str(forge.folder), forge.remote.url, TOKEN, forge.head, forge.root]
+    with subprocess.Popen([sys.executable, "-c", _WORKER, *arguments], stderr=subprocess.DEVNULL) as worker:
+        while not forge.server.seen:
+            time.sleep(0.01)
+        os.kill(worker.pid, signal.SIGKILL)
+    forge.server.faults.hang_s = 0
+    forge.limits = replace(forge.limits, lock_wait_s=20)
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_git_may_not_compute_for_longer_than_twice_its_deadline(tmp_path: Path) -> None:
+    """Whoever started it may be killed, and then nobody is left to end it."""
+    # git waits for what an alias runs, so the shell's parent is git.
+    alias = "alias.look=!sleep 0.2; grep 'Max cpu time' /proc/$PPID/limits"
+    done = GitRunner(tmp_path, is_git_dir=False).run(["-c", alias, "look"], bounds=Bounds(total_s=7))
+    assert done.output.split()[3:5] == [b"15", b"15"]
 
 
 def test_a_review_nobody_waits_for_ends_its_git(forge: Forge) -> None:

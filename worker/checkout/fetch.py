@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from math import ceil
 from urllib.parse import urlsplit
 
 from worker.checkout.failures import fetch_failed, last_words
@@ -139,5 +140,8 @@ class Fetch:
             # Said here and not in the mirror's file: a reader that knew of them would fetch by itself.
             ("remote.origin.promisor", "true"),
             ("remote.origin.partialCloneFilter", "blob:none"),
+            # A fetch whose worker was killed would hold the mirror's lock for as long as the other side is silent.
+            ("http.lowSpeedLimit", "1"),
+            ("http.lowSpeedTime", str(2 * ceil(self.limits.fetch_idle_s))),
         )
         return GitRunner(self.mirror.path, "http:https", config, secrets, cancelled=self.cancelled)

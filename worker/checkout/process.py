@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from worker.core.errors import ConfigurationError, Stalled
@@ -80,7 +83,7 @@ HARDENING: Sequence[tuple[str, str]] = (
     ("core.commitGraph", "false"),
 )
 
-_NO_GIT = "git was not found: install git 2.36 or newer."
+_NO_GIT = "git was not found: install git 2.38 or newer."
 _NOT_FOUND = 127
 """How `env` ends where it finds no such program (POSIX)."""
 _POLL_S = 0.25
@@ -165,6 +168,7 @@ class GitRunner:
         process = started.proc
         if process is None:
             raise RuntimeError("GitPython gave no process")
+        _limit_cpu(process, bounds)
         try:
             done = _attend(process, bounds, self.cancelled)
         finally:
@@ -199,6 +203,18 @@ class GitRunner:
             if name not in kept:
                 unset += ["-u", name]
         return unset
+
+
+def _limit_cpu(process: subprocess.Popen[bytes], bounds: Bounds) -> None:
+    """Let git end by itself where nobody is left to end it: a worker that is killed leaves its git behind.
+
+    Twice the deadline, since git has two threads where it has several. Linux alone can limit another process.
+    """
+    if not hasattr(resource, "prlimit"):
+        return
+    seconds = 2 * ceil(bounds.total_s) + 1
+    with suppress(ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _attend(process: subprocess.Popen[bytes], bounds: Bounds, cancelled: threading.Event) -> Finished:
