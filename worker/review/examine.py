@@ -12,6 +12,7 @@ import structlog
 
 from worker.core.change import Snapshot
 from worker.core.compose import compose, with_disclosed
+from worker.core.errors import EmptyAnswer
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.model_info import within
@@ -78,7 +79,8 @@ class Examiner:
         """Review `snapshot`. `saved` holds what an earlier attempt bought; `save` stores what this one buys.
 
         With `names_failures` a chunk that the model would not answer is named in the ledger; else it raises
-        what made it fail, so that the caller may come back. Nothing answered at all always raises. Raises
+        what made it fail, so that the caller may come back. Nothing answered at all always raises, except where
+        the model did answer, and said nothing: each further try would be paid, and say as much. Raises
         `BadInput`, `NotNow`, `Refused`, `Transient`, and whatever `check_current` raises.
         """
         planning = await self._planning(saved, save)
@@ -98,7 +100,8 @@ class Examiner:
             at_once=self.at_once,
         )
         nothing_answered = not any(reason is None for _, reason in analysis.outcomes.values())
-        if analysis.transient is not None and (nothing_answered or not names_failures):
+        is_away = nothing_answered and not isinstance(analysis.transient, EmptyAnswer)
+        if analysis.transient is not None and (is_away or not names_failures):
             raise analysis.transient
         anchored, unanchored = await asyncio.to_thread(compose, analysis.claims)
         verified = Verified(kept=list(anchored))

@@ -16,6 +16,7 @@ from worker.core.errors import (
     AnswerCutOff,
     BudgetReached,
     ContentFiltered,
+    EmptyAnswer,
     NotAuthorised,
     RequestTooLong,
     ReviewError,
@@ -270,6 +271,16 @@ def test_nothing_answered_at_all_is_never_a_review() -> None:
     model.script(Unreachable("no answer"))
     with pytest.raises(Unreachable):
         examine(ONE_FILE, model)
+
+
+def test_a_model_that_says_nothing_is_named_at_the_last_attempt_and_not_asked_for_an_hour() -> None:
+    model = FakeModel()
+    model.script(EmptyAnswer("answered without content"), EmptyAnswer("answered without content"))
+    with pytest.raises(EmptyAnswer):
+        examine(ONE_FILE, model, names_failures=False)
+    report = examine(ONE_FILE, model)
+    assert [(row.reason, row.lines) for row in report.ledger.not_reviewed] == [("the model did not answer", 3)]
+    assert summary_text(report, Voice()).startswith("### Nothing was reviewed\n")
 
 
 def test_a_refusal_of_the_key_ends_everything() -> None:
