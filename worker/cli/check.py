@@ -32,7 +32,7 @@ from worker.clock import SystemClock
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
-from worker.providers.check import AccountNow, CheckRow, check_provider
+from worker.providers.check import AccountNow, CheckRow, check_provider, failed
 from worker.providers.windows import Windows
 from worker.settings import Role, Settings, foreign_names
 from worker.storage import embedded
@@ -69,15 +69,16 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="One JSON value i
 async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
     console = open_console()
     redact = Redactor(settings.secrets())
+    width = 18 if second_endpoint_of(settings) is None else 26
     rows = []
     async for row in _rows(settings):
         rows.append(row)
         if not is_quiet:
             mark, style = ("ok  ", "green") if row.ok else ("FAIL", "bold red")
             detail = redact(visible(row.detail))
-            console.print(Text.assemble((f"{mark}  ", style), (f"{row.name:<18}", "bold"), detail), soft_wrap=True)
+            console.print(Text.assemble((f"{mark}  ", style), (f"{row.name:<{width}}", "bold"), detail), soft_wrap=True)
             if row.cure and not row.ok:
-                console.print(Text(f"      {'':<18}→ {redact(visible(row.cure))}"), soft_wrap=True)
+                console.print(Text(f"      {'':<{width}}→ {redact(visible(row.cure))}"), soft_wrap=True)
     return rows
 
 
@@ -107,7 +108,7 @@ async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
                 yield row
         yield _webhook(settings)
         if unknown is not None:
-            yield CheckRow("model", False, str(unknown))
+            yield failed("model", unknown)
             return
         for row in await _provider(settings, services):
             yield row
@@ -186,8 +187,10 @@ def _git() -> CheckRow:
 def _webhook(settings: Settings) -> CheckRow:
     if settings.github_webhook_secret is not None:
         return CheckRow("webhook", True, "its secret is long enough")
+    if not settings.has_github:
+        return CheckRow("webhook", True, "none: GITHUB_WEBHOOK_SECRET is not set, and `serve` and `api` alone need it")
     cure = "Set GITHUB_WEBHOOK_SECRET here and in the webhook's form; `serve` and `api` do not start without."
-    return CheckRow("webhook", not settings.has_github, "GITHUB_WEBHOOK_SECRET is not set", cure)
+    return CheckRow("webhook", False, "GITHUB_WEBHOOK_SECRET is not set", cure)
 
 
 def _print_json(rows: list[CheckRow]) -> None:

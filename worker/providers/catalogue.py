@@ -42,9 +42,7 @@ def describe(name: str) -> Entry:
     if bare in models:
         model = replace(models[bare], name=name)
         if model.is_retired:
-            return Entry(
-                model, f"{name} was retired by its vendor and may answer 404: `kimi-review check` lists others."
-            )
+            return Entry(model, f"{name} was retired by its vendor and may answer 404")
         return Entry(model)
     prefix = max((prefix for prefix in prefixes if bare.startswith(prefix)), key=len)
     model = replace(prefixes[prefix], name=name)

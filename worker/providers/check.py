@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from worker.core.errors import AnswerCutOff, ConfigurationError, ReviewError, UnknownModel
+from worker.core.errors import AnswerCutOff, ConfigurationError, ReviewError, Transient, UnknownModel
 from worker.core.exchange import Answer, Kind, Prompt
 from worker.core.limits import TIERS
 from worker.core.model_info import ModelInfo, WindowNote, budget_for
@@ -83,11 +83,15 @@ async def check_provider(
         offered = await offers(endpoint, now=clock.now())
     except ReviewError as error:
         rows.append(failed("address and key", error))
+        # Who does not answer here does not answer there, and an operator waits.
+        asks_on = not isinstance(error, Transient)
     else:
+        asks_on = True
         provider = endpoint.provider
-        known = f"{endpoint.who}, plan {provider.plan}, {len(offered)} models on offer"
+        number = "1 model" if len(offered) == 1 else f"{len(offered)} models"
+        known = f"{endpoint.who}, plan {provider.plan}, {number} on offer"
         rows.append(CheckRow("address and key", True, known))
-    rows += await _money(endpoint, clock)
+    rows += await _money(endpoint, clock) if asks_on else []
     rows.append(_limits(endpoint, account.limits))
     note = replace(account.window, row=offered.get(endpoint.model, account.window.row))
     info = informed(lookup(endpoint.model), note, window)

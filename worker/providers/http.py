@@ -289,7 +289,7 @@ def _unknown_model(asked: _Refusal) -> ReviewError:
     return UnknownModel(
         asked.line(
             f"model {endpoint.model} is unknown, retired or not permitted for this key",
-            f"change {endpoint.names.model}; `kimi-review check` lists what is on offer",
+            f"change {endpoint.names.model} (`kimi-review check` lists what is on offer)",
         )
     )
 
