@@ -33,7 +33,7 @@ from worker.core.job import Intent, Job, Stage, State
 from worker.core.markdown import visible
 from worker.core.masking import mask
 from worker.core.planning.plan import plan_as_json
-from worker.core.report import Report
+from worker.core.report import Report, masked
 from worker.core.report_html import report_html
 from worker.core.report_json import report_json
 from worker.core.report_sarif import report_sarif
@@ -98,6 +98,8 @@ def review(
         else:
             ref = _named(url, settings)
             report = asyncio.run(_review_dry(installation, ref)) if dry_run else _review_and_post(installation, ref)
+        # What obeys an attacker may spell out a secret: a terminal, a file and a build's log are read by others too.
+        report = masked(report, installation.voice.mask)
     # The exit code is the answer that a script waits for, whoever reads the report.
     with reader_may_leave():
         _tell(report, format, output, seconds=time.monotonic() - started)
