@@ -23,11 +23,12 @@ def test_both_providers_are_checked_within_the_settings_that_reviews_go_by(tmp_p
             FALLBACK_LLM_PROVIDER_MODEL="kimi-k3",
             FALLBACK_API_KEY=KEY,
         )
-        assert [request.body["top_k"] for request in first.requests] == [3]
+        assert first.requests[0].body["top_k"] == 3
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert done.returncode == 4
     assert [name for name, row in rows.items() if not row["ok"]] == ["fallback: balance"]
     assert rows["limits"]["detail"] == "RPM 7 (settings)"
     assert rows["window"]["detail"].startswith("100,000 tokens by LLM_CONTEXT_TOKENS")
+    assert "dropped parameter top_k" in rows["completion"]["detail"]
     assert "kimi-k3 answered" in rows["fallback: completion"]["detail"]
     assert KEY not in done.stdout + done.stderr
