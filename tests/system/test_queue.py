@@ -55,6 +55,13 @@ class Scene:
             assert time.monotonic() < deadline, await self.client.lrange(key, 0, -1)
             await asyncio.sleep(0.05)
 
+    async def has_decided(self, job: str, event: str, *, within_s: float = 20.0) -> None:
+        """Wait until the job's log of decisions holds an event."""
+        deadline = time.monotonic() + within_s
+        while event not in [line.event for line in await self.jobs.decisions(job)]:
+            assert time.monotonic() < deadline, await self.jobs.decisions(job)
+            await asyncio.sleep(0.05)
+
     async def effects(self, key: str) -> list[str]:
         return [row.decode() if isinstance(row, bytes) else str(row) for row in await self.client.lrange(key, 0, -1)]
 
@@ -235,14 +242,28 @@ def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logge
         app.send_task("review.run", args=[secret], queue="interactive")
         app.send_task("review.run", args=["0" * 20, secret], queue="interactive")
         app.send_task("review.run", args=["x" * 5_000_000], queue="interactive")
+        # A newer program's: they name a job of ours, which is not lost with them.
+        named = [(await scene.jobs.accept(Intent(ChangeRef("github", "octo/dog", n), "a" * 40))).job for n in (1, 2)]
+        app.send_task("review.run", args=[named[0], {"since": secret}], queue="interactive")
+        app.send_task("review.triage", args=[named[1], secret], queue="interactive")
         with working(redis_url, tmp_path / "log") as process:
             job = await scene.accept(1)
             await scene.all_in(State.DONE, 1)
+            await scene.long_enough(KEY, 6)
+            for left in named:
+                await scene.has_decided(left, "job.left")
+                await scene.wake.review(left, Priority.INTERACTIVE)
+            await scene.all_in(State.DONE, 3)
             assert process.poll() is None
-            await scene.long_enough(KEY, 4)
         assert (await scene.jobs.get(job)) is not None
+        assert await scene.jobs.left() == 0
         reasons = {(row.task, row.reason) for row in await list_foreign(scene.client)}
-        assert reasons == {("no.such.task", "unknown task"), ("review.run", "no job id")}
+        assert reasons == {
+            ("no.such.task", "unknown task"),
+            ("review.triage", "unknown task"),
+            ("review.run", "no job id"),
+            ("review.run", "more than a job id"),
+        }
 
     play(redis_url, story)
     assert secret not in (tmp_path / "log").read_text()

@@ -87,6 +87,7 @@ class _Pages:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 self._counters.jobs(await self._site.jobs.counts())
                 self._counters.paused(is_paused=bool(await self._site.jobs.paused()))
+                self._counters.left(await self._site.jobs.left())
                 self._counters.vitals(await self._site.vitals() if self._site.vitals else None)
         return Response(self._counters.exposition(), media_type=metrics.CONTENT_TYPE)
 
@@ -113,6 +114,7 @@ class _Pages:
                     counts=await jobs.counts(),
                     newest=await jobs.list(limit=SHOWN_JOBS) if shows_jobs else (),
                     paused=await jobs.paused(),
+                    left=await jobs.left(),
                 )
         except STORE_AWAY:
             return None

@@ -34,6 +34,9 @@ class Counters:
         )
         self._jobs = Gauge("kimi_review_jobs", "Jobs by state.", ["state"], registry=self._registry)
         self._paused = Gauge("kimi_review_paused", "1 while the fleet is paused by hand.", registry=self._registry)
+        self._left = Gauge(
+            "kimi_review_jobs_left", "Jobs that wait for a worker of a newer version.", registry=self._registry
+        )
         self._fleet = _Fleet()
         self._registry.register(self._fleet)
 
@@ -50,6 +53,9 @@ class Counters:
 
     def paused(self, *, is_paused: bool) -> None:
         self._paused.set(is_paused)
+
+    def left(self, count: int) -> None:
+        self._left.set(count)
 
     def vitals(self, vitals: Vitals | None) -> None:
         """Of this moment; None leaves them out of the answer."""

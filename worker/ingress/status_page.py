@@ -54,11 +54,15 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the work stands. `paused` is the reason in words, empty when the fleet works."""
+    """How the work stands. `paused` is the reason in words, empty when the fleet works.
+
+    `left` jobs wait for a worker of a newer version of the program.
+    """
 
     counts: Mapping[State, int]
     newest: Sequence[Job] = ()
     paused: str = ""
+    left: int = 0
     vitals: Vitals | None = None
 
 
@@ -97,6 +101,9 @@ def _alarm(html: str) -> str:
 def _alarms(standing: Standing, now: datetime, *, is_known_reader: bool) -> Iterable[str]:
     if standing.paused:
         yield _alarm(f"Paused: {escape(standing.paused)}" if is_known_reader else "Paused.")
+    if standing.left:
+        who = "1 job waits" if standing.left == 1 else f"{standing.left:,} jobs wait"
+        yield _alarm(f"{who} for a worker of a newer version of this program: upgrade the workers.")
     if standing.vitals is not None and is_known_reader:
         model = standing.vitals.model
         if model.quota_used_up_until is not None:

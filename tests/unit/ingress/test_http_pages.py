@@ -129,12 +129,22 @@ def test_the_status_page_tells_limits_and_money_to_who_has_the_token_alone(world
         assert private not in stranger
 
 
+def test_jobs_that_wait_for_a_newer_version_are_an_alarm_for_everybody(world: World) -> None:
+    assert "newer version" not in get(world, "/").text
+    world.add("1" * 20, is_left=True)
+    assert "1 job waits for a worker of a newer version" in get(world, "/").text
+    world.add("2" * 20, is_left=True)
+    assert "2 jobs wait for a worker of a newer version" in get(world, "/", BEARER).text
+    assert "kimi_review_jobs_left 2.0" in get(world, "/metrics", BEARER).text
+
+
 def test_metrics_tell_queues_limits_and_spending_by_the_conventions(world: World) -> None:
     world.vitals = VITALS
     text = get(world, "/metrics", BEARER).text
     for line in (
         'kimi_review_queue_messages{priority="batch"} 410.0',
         "kimi_review_paused 0.0",
+        "kimi_review_jobs_left 0.0",
         "kimi_review_model_requests_in_flight 17.0",
         "kimi_review_model_requests_waiting 44.0",
         'kimi_review_model_limit{kind="concurrency",source="moonshot code plan"} 30.0',

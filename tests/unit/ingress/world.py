@@ -81,6 +81,10 @@ class Store:
         await self._reach()
         return Counter(job.state for job in self.jobs.values())
 
+    async def left(self) -> int:
+        await self._reach()
+        return sum(job.is_left for job in self.jobs.values())
+
     async def paused(self) -> str:
         return ""
 
