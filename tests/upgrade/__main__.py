@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from worker.storage.embedded import start
 
 Story = Callable[[Crossing, Release, Release], None]
 STORIES: tuple[tuple[str, Story], ...] = (
-    ("killed between two units", killed_between_units),
+    ("killed between two units", functools.partial(killed_between_units, plan_alike=False)),
     ("killed over a post that the forge accepted", killed_over_a_post),
 )
 
@@ -41,7 +43,7 @@ def main() -> int:
             for begins, ends in ((before, now), (now, before)):
                 with redis.Redis(unix_socket_path=str(server.socket)) as client:
                     client.flushall()
-                place = folder / f"{story.__name__}-{begins.folder.name}"
+                place = folder / f"{len(list(folder.iterdir()))}-{begins.folder.name}"
                 failed += not told(title, story, begins, ends, place, server.url)
     print(f"{revision} and this tree {'do NOT work' if failed else 'work'} side by side.")
     return 1 if failed else 0
@@ -53,8 +55,8 @@ def told(title: str, story: Story, begins: Release, ends: Release, folder: Path,
     try:
         with crossing(folder, url) as scene:
             story(scene, begins, ends)
-    except AssertionError as error:
-        print(f"FAILED  {begins.name}, then {ends.name}: {title}\n{error}", flush=True)
+    except AssertionError:
+        print(f"FAILED  {begins.name}, then {ends.name}: {title}\n{traceback.format_exc()}", flush=True)
         return False
     print(f"ok  {begins.name}, then {ends.name}: {title} ({time.monotonic() - at:.0f} s)", flush=True)
     return True
