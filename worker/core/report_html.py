@@ -20,10 +20,10 @@ _STYLE = """
   margin: 0 0 1.2rem; }
 .bar rect { fill: var(--good); }
 .note { border-left: .25rem solid var(--wait); }
-.file { font: 600 .95rem ui-monospace, monospace; overflow-wrap: anywhere; margin: 1.6rem 0 .5rem; }
+h3.file { font: 600 .95rem ui-monospace, monospace; overflow-wrap: anywhere; margin: 1.6rem 0 .5rem; }
 .finding { border-left: .25rem solid currentColor; } .finding > * { color: var(--ink); }
 .finding > .soft { color: var(--soft); } .finding > :last-child { margin-bottom: 0; }
-.finding h3 { font-size: 1rem; margin: 0 0 .2rem; overflow-wrap: anywhere; } .finding p { overflow-wrap: anywhere; }
+.title { font-size: 1rem; margin: 0 0 .2rem; overflow-wrap: anywhere; } .finding p { overflow-wrap: anywhere; }
 .place { font-size: .86rem; margin: 0 0 .5rem; } .place .bad, .place .wait, .place .busy { font-weight: 600; }
 .text { white-space: pre-wrap; } code { background: var(--shade); border-radius: .25rem; padding: .1em .3em; }
 pre { background: var(--shade); border-radius: .4rem; padding: .6rem .8rem; margin: .4rem 0; overflow-x: auto;
@@ -47,14 +47,14 @@ def report_html(report: Report, *, mask: Mask | None = None) -> str:
     if by_file or report.unanchored:
         parts.append("<h2>Findings</h2>")
     for path, findings in by_file.items():
-        parts.append(f'<p class="file">{_text(path)}</p>')
-        parts += [_finding(finding, mask) for finding in findings]
+        parts.append(f'<h3 class="file">{_text(path)}</h3>')
+        parts += [_finding(finding, mask, heading="h4") for finding in findings]
     if report.unanchored:
         parts.append("<h2>Without a line that could be proven</h2>")
-        parts += [_finding(finding, mask) for finding in report.unanchored]
+        parts += [_finding(finding, mask, heading="h3") for finding in report.unanchored]
     if not by_file and not report.unanchored and report.ledger.reviewed_lines:
         parts.append("<p>No findings in the lines that were reviewed.</p>")
-    parts += [_left_out(report.ledger), _usage(report.usage)]
+    parts += [_left_out(report.ledger), _usage(report.usage, is_free=report.is_standin)]
     return page.document(f"Review of {visible(report.change)}", "".join(parts), style=_STYLE)
 
 
@@ -96,7 +96,7 @@ def _coverage(ledger: Ledger) -> str:
     return f'<h2 class="{state}">{said}</h2>{bar}'
 
 
-def _finding(finding: Finding, mask: Mask | None) -> str:
+def _finding(finding: Finding, mask: Mask | None, *, heading: str) -> str:
     colour = _COLOURS[finding.severity]
     where = ""
     if (anchor := finding.anchor) is not None:
@@ -105,14 +105,14 @@ def _finding(finding: Finding, mask: Mask | None) -> str:
     elif finding.path:
         where = f" · {_text(finding.path)}"
     parts = [
-        f'<h3>{_text(finding.title, mask)}</h3><p class="place soft"><span class="{colour}">{finding.severity.value}'
-        f"</span> · {_text(finding.category)}{where}</p>",
+        f'<{heading} class="title">{_SPAN.sub(_span, _text(finding.title, mask))}</{heading}>',
+        f'<p class="place soft"><span class="{colour}">{finding.severity.value}</span>'
+        f" · {_text(finding.category)}{where}</p>",
         _prose(finding.body, mask),
     ]
     if finding.suggestion is not None:
-        parts.append(
-            f'<p class="label soft">Suggested</p><pre class="suggestion">{_text(finding.suggestion, mask)}</pre>'
-        )
+        shown = _text(finding.suggestion, mask)
+        parts.append(f'<p class="label soft">Suggested</p><pre class="suggestion" tabindex="0">{shown}</pre>')
     return f'<article class="card finding {colour}">{"".join(parts)}</article>'
 
 
@@ -123,7 +123,7 @@ def _prose(text: str, mask: Mask | None) -> str:
     end = 0
     for fence in _FENCED.finditer(shown):
         parts += _paragraphs(shown[end : fence.start()])
-        parts.append(f"<pre>{escape(fence[2])}</pre>")
+        parts.append(f'<pre tabindex="0">{escape(fence[2])}</pre>')
         end = fence.end()
     return "".join([*parts, *_paragraphs(shown[end:])])
 
@@ -146,18 +146,19 @@ def _left_out(ledger: Ledger) -> str:
         for row in sorted(ledger.not_reviewed, key=lambda row: (-row.lines, row.path))
     )
     return (
-        '<h2>Not reviewed</h2><div class="scroll"><table><thead><tr><th>File</th><th>Why</th><th class="number">Changed'
+        '<h2 id="left-out">Not reviewed</h2><div class="scroll" role="region" aria-labelledby="left-out" tabindex="0">'
+        '<table><thead><tr><th scope="col">File</th><th scope="col">Why</th><th scope="col" class="number">Changed'
         f" lines</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _usage(usage: Usage) -> str:
+def _usage(usage: Usage, *, is_free: bool) -> str:
     about = "about " if usage.is_estimated else ""
     parts = [
         f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}",
         f"{about}{usage.input_tokens:,} input tokens ({usage.cached_tokens:,} cached)",
         f"{about}{usage.output_tokens:,} output tokens",
-        *([f"{about}${usage.cost_usd:.4f}"] if usage.cost_usd is not None else []),
+        *([f"{about}${usage.cost_usd:.4f}"] if usage.cost_usd is not None and not is_free else []),
     ]
     return f'<h2>Cost</h2><p class="soft">{" · ".join(parts)}</p>'
 

@@ -7,6 +7,7 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,24 @@ from worker.core.ledger import Ledger, NotReviewed
 from worker.core.report_html import report_html
 
 OURS = {
-    *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "b", "code", "pre", "span"),
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "p",
+        "b",
+        "code",
+        "pre",
+        "span",
+    ),
     *("ul", "li", "svg", "rect", "article", "div", "table", "thead", "tbody", "tr", "th", "td"),
 }
 VOID = {"meta"}
@@ -65,8 +83,8 @@ def test_a_stand_in_is_named_as_no_model() -> None:
 def test_fenced_code_is_code_and_an_open_fence_ends_with_the_text() -> None:
     body = "Before.\n\n```python\nif a < b:\n    eval(x)\n```\nAfter.\n\n```\nopen"
     html = report_html(replace(REPORT, findings=(replace(FINDING, body=body),)))
-    assert "<pre>if a &lt; b:\n    eval(x)\n</pre>" in html
-    assert "<pre>open</pre>" in html
+    assert '<pre tabindex="0">if a &lt; b:\n    eval(x)\n</pre>' in html
+    assert '<pre tabindex="0">open</pre>' in html
 
 
 def test_its_policy_lets_in_its_own_style_sheet_and_nothing_else() -> None:
@@ -125,3 +143,27 @@ def test_a_page_without_findings_says_that_there_are_none_in_what_was_reviewed()
     silent = replace(REPORT, findings=(), unanchored=())
     assert said in report_html(replace(silent, ledger=Ledger(3, 3)))
     assert said not in report_html(replace(silent, ledger=Ledger(3, 0, (NotReviewed("a.py", "budget", 3),))))
+
+
+def test_code_and_bold_in_a_title_are_drawn_and_its_headings_have_one_order() -> None:
+    finding = replace(FINDING, title="`acquire()` is **never** released")
+    html = report_html(replace(REPORT, findings=(finding,), unanchored=(replace(finding, anchor=None),)))
+    for heading in ("h4", "h3"):
+        assert f'<{heading} class="title"><code>acquire()</code> is <b>never</b> released</{heading}>' in html
+    levels = [int(level) for level in re.findall(r"<h([1-6])", html)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_what_scrolls_can_be_reached_and_read_by_its_name_without_a_mouse() -> None:
+    html = report_html(replace(REPORT, ledger=Ledger(66, 10, (NotReviewed("yarn.lock", "lock file", 56),))))
+    assert '<h2 id="left-out">' in html
+    assert 'role="region" aria-labelledby="left-out" tabindex="0"' in html
+    assert html.count('<th scope="col"') == html.count("<th") - html.count("<thead")
+    assert all("tabindex" in tag for tag in re.findall(r"<pre[^>]*>", html))
+
+
+def test_a_stand_in_costs_nothing_and_is_told_on_its_page() -> None:
+    text = Page(report_html(replace(REPORT, is_standin=True))).text
+    assert "No model took part" in text
+    assert "$" not in text.partition("Cost")[2]
