@@ -23,6 +23,7 @@ from worker.core.errors import (
 )
 from worker.core.job import Claim, NotClaimed, State
 from worker.core.retry import GiveUp, decide_job
+from worker.ending import end
 from worker.ports import Clock, Jobs
 
 log = structlog.get_logger()
@@ -116,12 +117,7 @@ class Holder:
             await task
             return False
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-                # What it raised while it was cut short has been answered by the reason for cutting it short.
-                if not task.cancelled():
-                    task.exception()
+            await end([task])
 
     async def _renewed(self, claim: Claim) -> bool:
         try:

@@ -10,6 +10,7 @@ import structlog
 
 from worker.core.errors import NotNow, Refused, ReviewError, Transient
 from worker.core.job import Due, Job, Priority, Stage
+from worker.ending import end
 from worker.ports import Clock, Jobs, Wake
 
 log = structlog.get_logger()
@@ -58,8 +59,7 @@ class Upkeep:
         try:
             await self._tick_on(is_stopping)
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            await end([asking])
 
     async def _tick_on(self, is_stopping: Callable[[], bool]) -> None:
         while not is_stopping():
