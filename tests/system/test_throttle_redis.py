@@ -53,7 +53,7 @@ def throttle(
 async def waiters(throttle: RedisThrottle, number: int) -> None:
     """Until so many stand in line."""
     while (await throttle.standing()).waiting < number:  # noqa: ASYNC110 — the line is in another process
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
 
 
 async def use(throttle: RedisThrottle, *, flow: Flow = FLOW, cost: Cost = SMALL) -> float:
@@ -83,10 +83,10 @@ def test_a_dead_waiter_at_the_head_of_the_line_holds_nobody_up(redis_url: str) -
         dead, alive = throttle(redis, Limits(concurrency=1)), throttle(redis, Limits(concurrency=1))
         async with alive.admit(SMALL, flow=FLOW):
             lost = asyncio.create_task(use(dead))
-            await asyncio.sleep(0.1)
+            await waiters(alive, 1)
             await die(redis, dead)
             next_one = asyncio.create_task(use(alive))
-            await asyncio.sleep(0.05)
+            await waiters(alive, 2)
         began = time.monotonic()
         assert await next_one - began < LEASE_S + 0.3
         lost.cancel()
@@ -133,7 +133,7 @@ def test_an_admission_whose_message_was_lost_is_found_by_the_heartbeat(redis_url
         one, other = throttle(redis, Limits(concurrency=1)), throttle(redis, Limits(concurrency=1))
         async with one.admit(SMALL, flow=FLOW):
             waiting = asyncio.create_task(use(other))
-            await asyncio.sleep(0.1)
+            await waiters(one, 1)
             # Its listener stops hearing, as when the connection breaks between Redis' answer and its arrival.
             other._tasks[1].cancel()
             await asyncio.sleep(0)
@@ -148,7 +148,7 @@ def test_a_line_that_redis_forgot_fails_the_waiters_so_that_they_come_again(redi
         one = throttle(redis, Limits(concurrency=1))
         async with one.admit(SMALL, flow=FLOW):
             waiting = asyncio.create_task(use(one))
-            await asyncio.sleep(0.05)
+            await waiters(one, 1)
             await redis.flushall()
             with pytest.raises(Unreachable):
                 await waiting
@@ -375,6 +375,103 @@ def test_a_quota_that_names_no_end_is_asked_for_again_within_the_hour(redis_url:
         until = (await one.standing()).quota_used_up_until
         assert until is not None
         assert 3500 < until.timestamp() - time.time() <= 3600
+
+    run(redis_url, test)
+
+
+def test_slots_that_redis_forgot_count_again_though_another_request_came_first(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(concurrency=2))
+        async with one.admit(SMALL, flow=FLOW):
+            await redis.flushall()
+            async with one.admit(SMALL, flow=FLOW):
+                await asyncio.sleep(LEASE_S)
+                assert (await one.standing()).in_use == 2
+        assert (await one.standing()).in_use == 0
+
+    run(redis_url, test)
+
+
+def test_a_heartbeat_on_its_way_brings_no_slot_back_that_is_given_back_meanwhile(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(concurrency=2))
+        script, arrived = one._scripts["renew"], asyncio.Event()
+
+        async def late(**arguments: list[str]) -> object:
+            arrived.set()
+            await asyncio.sleep(0.1)
+            return await script(**arguments)
+
+        one._scripts["renew"] = late
+        async with one.admit(SMALL, flow=FLOW):
+            async with one.admit(SMALL, flow=FLOW):
+                await arrived.wait()
+            await asyncio.sleep(0.1)
+            assert (await one.standing()).in_use == 1
+
+    run(redis_url, test)
+
+
+def test_a_slot_that_was_given_to_a_caller_who_had_left_is_given_back(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(concurrency=2))
+        async with one.admit(SMALL, flow=FLOW) as slot:
+            assert slot
+            [held] = one._held.values()
+            # What a connection delivers late, when its caller has gone away and said so: `admit` after `leave`.
+            facts = held.facts() | {"id": f"{one.instance}late", "instance": one.instance}
+            await one._call("admit", facts | {"class": "i", "repo": "0" * 16, "change": "0" * 16})
+            assert (await one.standing()).in_use == 2
+            await asyncio.sleep(LEASE_S)
+            assert (await one.standing()).in_use == 1
+
+    run(redis_url, test)
+
+
+def test_what_waits_for_its_reviews_money_hears_of_requests_to_the_other_provider(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        stops = HardStops(review_usd=1.0)
+        first, second = (
+            RedisThrottle(redis, account=account, limits=Limits(), stops=stops, lease_s=LEASE_S)
+            for account in ("first", "second")
+        )
+        dear = Cost(800, 200, worst_usd=1.0)
+        async with first.admit(dear, flow=FLOW) as slot:
+            waiting = asyncio.create_task(use(second, cost=dear))
+            await waiters(second, 1)
+            await asyncio.sleep(LEASE_S)
+            assert not waiting.done()
+            await slot.settle(Usage(requests=1, cost_usd=0.01))
+        await asyncio.wait_for(waiting, LEASE_S)
+
+    run(redis_url, test)
+
+
+def test_a_fault_in_the_background_is_raised_by_those_who_wait_and_by_nobody_after_them(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(concurrency=1), lease_s=10.0)
+        async with one.admit(SMALL, flow=FLOW):
+            waiting = asyncio.create_task(use(one))
+            await waiters(one, 1)
+            await redis.rpush(f"{PREFIX}:throttle:account:inbox:{one.instance}", "no JSON")
+            with pytest.raises(ValueError, match="Expecting value"):
+                await waiting
+            after = asyncio.create_task(use(one))
+            await waiters(one, 1)
+        await asyncio.wait_for(after, 1.0)
+
+    run(redis_url, test)
+
+
+@pytest.mark.parametrize("error", [RateLimited("429", retry_after_s=7200.0), Overloaded("503", retry_after_s=7200.0)])
+def test_who_is_told_to_wait_for_hours_puts_the_jobs_off(redis_url: str, error: RateLimited | Overloaded) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits())
+        await one.refused(error)
+        with pytest.raises(QuotaUsedUp) as put_off:
+            await use(one)
+        assert put_off.value.until is not None
+        assert 7190 < put_off.value.until.timestamp() - time.time() <= 7200
 
     run(redis_url, test)
 

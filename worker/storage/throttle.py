@@ -37,6 +37,7 @@ from worker.core.errors import (
 from worker.core.job import Priority
 from worker.core.limits import FIRST_CONCURRENCY, LIMIT_KINDS, HardStops, Limits
 from worker.core.report import Usage
+from worker.ending import end
 from worker.ports import Cost, Flow, Slot
 from worker.storage.connection import PREFIX, answering
 from worker.storage.spending import MONEY_PREFIX, micro_usd
@@ -63,6 +64,8 @@ BURST_GAP_MS = 50
 """Under a limit per minute ten requests may go at once; more follow at this distance, or at four times the pace."""
 QUOTA_PAUSE_S = 3600.0
 """Where the server does not say when its window turns: ask again after an hour."""
+LONGEST_PAUSE_S = 600.0
+"""Who is told to wait longer is no crowded server but a closed account: jobs are put off, and hold no worker."""
 
 KEYS = (
     *("state", "slots", "waiters", "instances", "line", "changes", "repos:i", "repos:b", "tags", "seen"),
@@ -225,6 +228,9 @@ class RedisThrottle:
         """Slots to give back that Redis has not heard of yet; the heartbeat tells it again."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listening = asyncio.Event()
+        self._beat_heard = asyncio.Event()
+        """While a heartbeat says what is held nothing is given back, or it would bring back what is gone."""
+        self._beat_heard.set()
         self._timer: asyncio.TimerHandle | None = None
         self._ticks: set[asyncio.Task[None]] = set()
         self._offset_ms = math.inf
@@ -267,9 +273,8 @@ class RedisThrottle:
     async def refused(self, error: Exception) -> None:
         """Raises `Unreachable` when the store is away."""
         told: dict[str, object] = {"instance": self._instance}
-        if isinstance(error, QuotaUsedUp):
-            until = error.until.timestamp() if error.until else time.time() + QUOTA_PAUSE_S
-            told |= {"kind": "quota", "till": round(until * 1000)}
+        if (closed_until_s := _closed_until(error)) is not None:
+            told |= {"kind": "quota", "till": round(closed_until_s * 1000)}
         elif isinstance(error, RateLimited | Overloaded):
             told |= {
                 "kind": "overloaded" if isinstance(error, Overloaded) else "rate",
@@ -366,6 +371,7 @@ class RedisThrottle:
         """Tell Redis what is owed; when it is away, the heartbeat tells it."""
         if told := self._owed.get(request_id):
             with suppress(Unreachable):
+                await self._beat_heard.wait()
                 await self._call("leave", told)
                 self._owed.pop(request_id, None)
 
@@ -373,7 +379,9 @@ class RedisThrottle:
 
     def _work(self) -> None:
         """Start the heartbeat and the listener, which run while a request waits or is under way."""
-        if not self._tasks:
+        if not self._tasks or any(task.done() for task in self._tasks):
+            for task in self._tasks:
+                task.cancel()
             self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
             for task in self._tasks:
                 task.add_done_callback(self._broke)
@@ -392,9 +400,7 @@ class RedisThrottle:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks, again_s=0.1)
 
     async def _beat(self) -> None:
         while True:
@@ -404,22 +410,24 @@ class RedisThrottle:
             if self._is_idle:
                 await self._rest()
                 return
-            # The oldest do: an admission that was not heard of makes its request the oldest before long.
+            # The oldest do: whom Redis forgot it forgot with all the others.
             waiting = [request.id for request in self._waiting.values() if request.is_in_line][:RENEWED_WAITERS]
+            held = [request.facts() for request in self._held.values()]
+            self._beat_heard.clear()
             try:
-                reply = await self._call(
-                    "renew",
-                    {
-                        "instance": self._instance,
-                        "waiting": waiting,
-                        "held": [request.facts() for request in self._held.values()],
-                    },
-                )
+                reply = await self._call("renew", {"instance": self._instance, "waiting": waiting, "held": held})
             except Unreachable:
                 # The listener tells the waiters; who holds a slot goes on, and the next beat counts it again.
                 continue
-            for request_id, at_ms in (reply["admitted"] or {}).items():
-                self._answer(request_id, {"kind": "admitted", "at": at_ms})
+            finally:
+                self._beat_heard.set()
+            for request_id, at_ms in (reply["slots"] or {}).items():
+                if request_id in self._waiting:
+                    self._answer(request_id, {"kind": "admitted", "at": at_ms})
+                elif request_id not in self._held and request_id not in self._owed:
+                    # Its caller had left before Redis heard of it: a connection that stood still delivered it late.
+                    await self._give_back(request_id, {"unsent": True}, at_once=False)
+                    await self._pay(request_id)
             for request_id in reply["unknown"] or ():
                 self._fail(request_id, Unreachable("Redis lost the line of waiting requests; stand in line again."))
 
@@ -531,6 +539,14 @@ def _refusal(answer: Mapping[str, Any], cost: Cost) -> ReviewError:
 
 def _next_month(now: datetime) -> datetime:
     return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _closed_until(error: Exception) -> float | None:
+    """Unix time before which nobody needs to ask again; None where the line may wait for it."""
+    if isinstance(error, QuotaUsedUp):
+        return error.until.timestamp() if error.until else time.time() + QUOTA_PAUSE_S
+    asked_s = error.retry_after_s if isinstance(error, RateLimited | Overloaded) else None
+    return None if asked_s is None or asked_s <= LONGEST_PAUSE_S else time.time() + asked_s
 
 
 def _floor_s(error: RateLimited | Overloaded) -> float:
