@@ -163,7 +163,7 @@ def test_ordinary_words_stay(text: str) -> None:
 
 def test_the_larger_part_of_a_secret_is_masked_and_the_words_around_it_stay() -> None:
     redact = Redactor([KEY, "another-secret-of-ours-4711"])
-    for part in (KEY[7:], KEY[:-7], base64.b64encode(KEY[7:].encode()).decode().rstrip("=")):
+    for part in (KEY[7:], KEY[:-7], KEY.encode().hex(), base64.b64encode(KEY[7:].encode()).decode().rstrip("=")):
         shown = redact(f"take {part}! and {part}")
         assert shown.startswith(f"take {MASK}")
         assert not any(part[at : at + 12] in shown for at in range(len(part) - 11))

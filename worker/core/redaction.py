@@ -41,7 +41,7 @@ hold one whole block of it."""
 
 
 class Redactor:
-    """Replaces secrets by `[redacted]`. `secrets` are searched plain, in base64, and as a basic login.
+    """Replaces secrets by `[redacted]`. `secrets` are searched plain, in base64 (as in a basic login), and in hex.
 
     The larger part of one is found too: a token without its telling first characters is worth as much to a thief.
     """
@@ -53,7 +53,7 @@ class Redactor:
                 continue
             spellings.add(secret)
             spellings.add(json.dumps(secret)[1:-1])  # as JSON and repr() write a key with line feeds
-            spellings |= set(_base64_spellings(secret))
+            spellings |= {secret.encode().hex(), secret.encode().hex().upper(), *_base64_spellings(secret)}
         short = [spelling for spelling in spellings if len(spelling) < _SHORTEST_PART]
         self._short = re.compile("|".join(map(re.escape, sorted(short, key=len, reverse=True)))) if short else None
         self._blocks: dict[str, list[tuple[str, int]]] = {}
