@@ -325,19 +325,10 @@ class Installation:
 
     def _throttle(self, client: redis.asyncio.Redis, endpoint: Endpoint) -> RedisThrottle:
         settings = self.settings
-        plan = endpoint.provider.plan_concurrency
-        told = settings.llm_max_concurrent_requests if endpoint.names == PRIMARY else None
-        is_primary = endpoint.names == PRIMARY
         return RedisThrottle(
             client,
             account=account_of(endpoint.base_url, endpoint.api_key),
-            limits=Limits(
-                concurrency=told or plan,
-                concurrency_source="settings" if told else f"the plan of {endpoint.provider.name}",
-                rpm=settings.llm_rpm if is_primary else None,
-                tpm=settings.llm_tpm if is_primary else None,
-                tpd=settings.llm_tpd if is_primary else None,
-            ),
+            limits=limits_of(settings, endpoint),
             stops=HardStops(month_usd=settings.llm_monthly_budget_usd, review_usd=settings.llm_review_budget_usd),
         )
 
@@ -391,6 +382,22 @@ def request_wishes(settings: Settings) -> Wishes:
 def window_wishes(settings: Settings) -> WindowWishes:
     """What the settings say of the model's window."""
     return WindowWishes(settings.llm_context_tokens, settings.llm_max_output_tokens)
+
+
+def limits_of(settings: Settings, endpoint: Endpoint) -> Limits:
+    """What is known of the account of `endpoint`. The settings tell of the first provider's, whatever model uses it."""
+    plan = endpoint.provider.plan_concurrency
+    first = endpoint_of(settings)
+    if account_of(endpoint.base_url, endpoint.api_key) != account_of(first.base_url, first.api_key):
+        return Limits(concurrency=plan, concurrency_source=f"the plan of {endpoint.provider.name}")
+    told = settings.llm_max_concurrent_requests
+    return Limits(
+        concurrency=told or plan,
+        concurrency_source="settings" if told else f"the plan of {endpoint.provider.name}",
+        rpm=settings.llm_rpm,
+        tpm=settings.llm_tpm,
+        tpd=settings.llm_tpd,
+    )
 
 
 def planning_for(settings: Settings, info: ModelInfo) -> Planning:
