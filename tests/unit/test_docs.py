@@ -63,6 +63,15 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+@EVERY
+def test_every_file_that_is_named_exists(document: Path) -> None:
+    for code in code_in(document):
+        for name in re.findall(
+            r"(?<![\w./<{-])(?:worker|tasks|prompts|tests|docs|benchmarks)/[\w./-]*[\w/](?![\w<{*…])", code
+        ):
+            assert (ROOT / name).exists(), name
+
+
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for document in DOCUMENTS:

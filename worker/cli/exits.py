@@ -29,6 +29,10 @@ class Exit(IntEnum):
     """EX_CONFIG of sysexits.h."""
 
 
+INTERRUPTED = 130
+"""As a shell counts an end by Ctrl-C: 128 and the signal's number."""
+
+
 @contextmanager
 def told_clearly() -> Iterator[None]:
     """Turn our own errors into lines on stderr and an exit code; a fault of ours keeps its traceback."""
@@ -44,6 +48,8 @@ def told_clearly() -> Iterator[None]:
     except ReviewError as error:
         complain(str(error) or type(error).__name__)
         sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager
