@@ -59,6 +59,16 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """It lives, and answers nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             # A process that is stopped hears nothing else.

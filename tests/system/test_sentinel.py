@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kimi import Fault
+from tests.fakes.pipeline import BOUGHT, POSTED
 from tests.fakes.program import until
-from tests.fakes.sentinels import PASSWORD, SENTINEL_PASSWORD, Watched, watched
+from tests.fakes.sentinels import PASSWORD, SENTINEL_PASSWORD, Server, Watched, watched
 from tests.fakes.town import town
 from tests.system.test_queue import Scene, play, working
 from worker.core.errors import ConfigurationError, Unreachable
 from worker.core.job import State
-from worker.storage.connection import ASK_AGAIN_S, connect, connected
+from worker.storage.connection import ASK_AGAIN_S, SENTINEL_TIMEOUT_S, connect, connected
 from worker.storage.foreign import keep_foreign
 from worker.storage.health import check_writes
 
 
-@pytest.fixture
-def one(tmp_path: Path) -> Iterator[Watched]:
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Watched by one Sentinel, which decides alone and so at once."""
-    with watched(tmp_path / "redis", sentinels=1) as found:
+    with watched(tmp_path_factory.mktemp("redis"), sentinels=1) as found:
         yield found
 
 
@@ -71,10 +72,69 @@ def test_sentinels_that_decline_us_or_know_no_such_master_are_told_apart(one: Wa
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("sentinels", [1, pytest.param(3, marks=pytest.mark.long)])
-def test_a_worker_outlives_its_master_and_does_each_job_once(tmp_path: Path, sentinels: int) -> None:
-    """The whole program: api, worker and upkeep, a forge and a model. Of three Sentinels two must agree."""
-    with watched(tmp_path / "redis", sentinels=sentinels) as store, town(tmp_path, {"REDIS_URL": store.url}) as place:
+def test_while_the_sentinels_are_silent_the_master_they_named_serves_on(one: Watched) -> None:
+    async def story() -> None:
+        client = connect(one.url)
+        try:
+            await check_writes(client)
+            with one.sentinels[0].silent():
+                began = time.monotonic()
+                while time.monotonic() - began < ASK_AGAIN_S + 2 * SENTINEL_TIMEOUT_S:
+                    await client.set("mark", "here")
+                    await asyncio.sleep(0.05)
+        finally:
+            await client.aclose()
+
+    asyncio.run(story())
+
+
+def test_a_sentinel_that_is_silent_is_passed_over(one: Watched, tmp_path: Path) -> None:
+    deaf = Server(tmp_path, [], password="")
+    deaf.start()
+    try:
+        url = one.url.replace("/0?", f"/0;sentinel://127.0.0.1:{one.sentinels[0].port}/0?", 1)
+        url = url.replace(str(one.sentinels[0].port), str(deaf.port), 1)
+        with deaf.silent():
+            began = time.monotonic()
+            assert asyncio.run(written(url)) == "takes writes"
+            assert time.monotonic() - began < 3 * SENTINEL_TIMEOUT_S
+    finally:
+        deaf.stop()
+
+
+async def written(url: str) -> str:
+    client = connect(url)
+    try:
+        return await check_writes(client)
+    finally:
+        await client.aclose()
+
+
+def test_a_worker_outlives_its_master_and_does_each_job_once(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        with working(store.url, tmp_path / "log", PIPELINE_UNITS="6", PIPELINE_UNIT_S="0.3") as worker:
+            await scene.accept(1)
+            await scene.long_enough(BOUGHT, 2)
+            dead = store.master()
+            dead.kill()
+            with pytest.raises(Unreachable):
+                await scene.accept(2)
+            await asyncio.to_thread(store.await_another_master, dead)
+            await scene.accept(2)
+            await scene.all_in(State.DONE, 2)
+            assert worker.poll() is None
+        assert len(await scene.effects(POSTED)) == 2
+        # Six units each. That in flight when the master died is bought again, and so is one whose note was lost.
+        assert len(await scene.effects(BOUGHT)) <= 14
+
+    with watched(tmp_path / "redis", sentinels=1) as store:
+        play(store.url, story)
+
+
+@pytest.mark.long
+def test_the_whole_program_outlives_its_master_and_reviews_each_change_once(tmp_path: Path) -> None:
+    """Api, worker and upkeep, a forge and a model; three Sentinels, of whom two must agree."""
+    with watched(tmp_path / "redis") as store, town(tmp_path, {"REDIS_URL": store.url}) as place:
         running, coming = place.change(), place.change()
         place.kimi.script(Fault(delay_s=2.0))
         first = place.job_of(running)

@@ -161,9 +161,10 @@ class _MasterPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.B
     """By the monotonic clock."""
 
     async def ensure_connection(self, connection: Any) -> None:
-        await self._ask_again()
-        if connection.is_connected and (connection.host, connection.port) != self.master_address:
-            await connection.disconnect()
+        if connection.is_connected:
+            await self._ask_again()
+            if (connection.host, connection.port) != self.master_address:
+                await connection.disconnect()
         await super().ensure_connection(connection)
 
     async def aclose(self) -> None:
