@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
+
 from worker.core.change import Snapshot
 from worker.core.report import Report
 from worker.ports import Flow, Tree
@@ -17,8 +20,11 @@ def local_subject(name: str) -> Subject:
 async def review_local(subject: Subject, snapshot: Snapshot, *, examiner: Examiner, tree: Tree | None = None) -> Report:
     """Review `snapshot`; a chunk that the model would not answer is named in the ledger.
 
-    Raises as `Examiner.examine` does.
+    Each call is a review of its own in the books, so that LLM_REVIEW_BUDGET_USD stops it. Raises as `Examiner.examine`
+    does.
     """
+    flow = replace(subject.flow, job=f"local-{secrets.token_hex(8)}")
+    subject = replace(subject, flow=flow, is_local=True)
     return await examiner.examine(
         subject, snapshot, tree=tree, saved={}, save=_forget, check_current=_always, names_failures=True
     )

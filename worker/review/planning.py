@@ -35,6 +35,8 @@ class Subject:
     flow: Flow
     title: str = ""
     description: str = ""
+    is_local: bool = False
+    """By command: its requests share a prefix with those of the next run, which is another job in the books."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Planning:
             # Parts of a chunk go without: it was split because it was too long, or held what a filter declines.
             source = evidence if chunk.id in whole else None
             shown = await self._with_evidence(plan, chunk, source) if source is not None else chunk
-            key = subject.flow.job or plan.nonce
+            key = plan.nonce if subject.is_local else subject.flow.job or plan.nonce
             return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
 
         at_most = with_evidence_reserved(plan, self.evidence_ratio) if evidence is not None else plan
