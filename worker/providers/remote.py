@@ -206,11 +206,9 @@ class RemoteModel(ABC):
                 continue
             except UnknownModel as error:
                 raise UnknownModel(f"{error}{await self._on_offer()}") from error
-            except RequestTooLong as error:
-                await self._narrow(error)
-                raise
             except ReviewError as error:
                 failure = error
+            self._check_passes(failure, prompt)
             now_s = self._clock.monotonic()
             first_failure_at = now_s if attempt == 1 else first_failure_at
             verdict = self._decide(
@@ -240,6 +238,18 @@ class RemoteModel(ABC):
                 limit_tokens=self.info.window_tokens,
                 requested_tokens=needed,
             )
+
+    def _check_passes(self, failure: ReviewError, prompt: Prompt) -> None:
+        """Raise `RequestTooLong` where the limit that was told is below this one request: no wait would help."""
+        needed = self._cost(prompt).tokens
+        if not isinstance(failure, RateLimited) or failure.limit != "tpm" or needed <= (failure.limit_value or needed):
+            return
+        raise RequestTooLong(
+            f"{self.endpoint.who}: a request of {needed:,} tokens can never pass the account's limit of"
+            f" {failure.limit_value:,} a minute; a smaller LLM_MAX_OUTPUT_TOKENS or REVIEW_CHUNK_TOKENS avoids that",
+            limit_tokens=failure.limit_value,
+            requested_tokens=needed,
+        ) from failure
 
     async def _narrow(self, error: RequestTooLong) -> None:
         """The server's word on its window outranks every other: what is too large for it is not sent again."""
@@ -288,6 +298,10 @@ class RemoteModel(ABC):
                 reply, broke_off = await self._exchange(body)
             except ParameterRefused:
                 await slot.settle(Usage())
+                raise
+            except RequestTooLong as error:
+                # By the server: what the throttle calls too long is so by the account's limits.
+                await self._narrow(error)
                 raise
             except (RateLimited, Overloaded, QuotaUsedUp) as error:
                 # Turned away before any work: nothing was used. The fleet is told once the place is free again.

@@ -13,12 +13,13 @@ from structlog.testing import capture_logs
 
 from tests.fakes.admission import OpenThrottle
 from tests.fakes.clock import FakeClock
-from tests.fakes.kimi import KEY, Fault, KimiServer, canned, overloaded
+from tests.fakes.kimi import KEY, Fault, KimiServer, canned, overloaded, rate_limited
 from worker.core.errors import (
     AnswerCutOff,
     ContentFiltered,
     EmptyAnswer,
     Overloaded,
+    RequestTooLong,
     ReviewError,
     Stalled,
     Unreachable,
@@ -230,6 +231,21 @@ def test_an_answer_that_was_whole_before_the_silence_is_saved() -> None:
     assert asked.text == TEXT
     assert len(asked.requests) == 1
     assert asked.throttle.settled[0].is_estimated
+
+
+def test_a_request_that_no_minute_of_the_account_can_hold_is_not_waited_for() -> None:
+    asked = Asked(Fault(429, rate_limited("TPM rate limit, current: 1060, limit: 1000")))
+    assert isinstance(asked.error, RequestTooLong)
+    assert (asked.error.limit_tokens, asked.error.requested_tokens) == (1000, 1060)
+    assert "REVIEW_CHUNK_TOKENS" in str(asked.error)
+    assert asked.clock.slept == []
+    assert asked.model.info.window_tokens == 262_144, "an account's limit is no window"
+
+
+def test_a_minute_that_is_full_is_waited_for() -> None:
+    asked = Asked(Fault(429, rate_limited("TPM rate limit, current: 563653, limit: 500000")))
+    assert asked.text == TEXT
+    assert len(asked.clock.slept) == 1
 
 
 def test_the_end_of_a_stream_is_not_waited_for_as_long_as_the_answer() -> None:
