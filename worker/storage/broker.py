@@ -22,7 +22,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.storage.address import Address, Kind
-from worker.storage.connection import in_our_words, sentinel_options
+from worker.storage.connection import sentinel_options
+from worker.storage.faults import in_our_words
 from worker.storage.foreign import put_aside
 from worker.storage.health import try_writes
 

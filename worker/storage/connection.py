@@ -1,13 +1,13 @@
-"""Connections to Redis with deadlines, and its errors in our words."""
+"""Connections to Redis with deadlines, whichever kind a URL names."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -19,24 +19,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.core.errors import ConfigurationError, Unreachable
-from worker.storage.address import NO_CLUSTER, Address, Kind, Login, address_of, spelt_host, spelt_login
+from worker.storage.address import Address, Kind, Login, address_of, spelt_host, spelt_login
 
 PREFIX = "{kimi-review}"
 """What every key of ours starts with. The braces are a hash tag: in a cluster all keys lie in one slot, so that one
 script may touch several of them."""
-
-DECLINED = (
-    "NOAUTH",
-    "WRONGPASS",
-    "NOPERM",
-    "Authentication required",
-    "invalid username-password",
-    "already authenticated",
-)
-TAKES_NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
-"""Words of the server's own errors: out of memory, a replica, a full disk, a cluster that is not whole."""
-CERTIFICATE_REFUSED = re.compile(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed:? ?(.*?)\.? ?\(_ssl\.c:")
 
 SENTINEL_TIMEOUT_S = 0.5
 ASK_AGAIN_S = 1.0
@@ -66,11 +53,7 @@ def connect(url: str, *, timeout_s: float = 5.0, max_connections: int = 32) -> r
         sentinels = _Sentinels(address.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
         pool = _MasterPool(address.master_name, sentinels, **options)  # type: ignore[no-untyped-call]
         return redis.asyncio.Redis.from_pool(pool)
-    options["connection_class"] = (
-        redis.asyncio.UnixDomainSocketConnection
-        if address.kind is Kind.SOCKET
-        else (redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection)
-    )
+    options["connection_class"] = _connection_class(address, redis.asyncio)
     return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**options))
 
 
@@ -91,12 +74,7 @@ def connected(url: str, *, timeout_s: float = 5.0) -> Iterator[redis.Redis]:
             managed = redis.sentinel.SentinelConnectionPool
             pool: redis.ConnectionPool = managed(address.master_name, sentinels, **options)  # type: ignore[no-untyped-call]
         else:
-            options["connection_class"] = (
-                redis.UnixDomainSocketConnection
-                if address.kind is Kind.SOCKET
-                else (redis.SSLConnection if address.tls else redis.Connection)
-            )
-            pool = redis.ConnectionPool(**options)
+            pool = redis.ConnectionPool(connection_class=_connection_class(address, redis), **options)
         yield opened.enter_context(redis.Redis.from_pool(pool))
 
 
@@ -132,6 +110,13 @@ def tls_options(address: Address) -> dict[str, Any]:
         return {}
     reqs = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}[tls.verification]
     return {"ssl_cert_reqs": reqs, "ssl_check_hostname": tls.checks_host, **tls.files}
+
+
+def _connection_class(address: Address, library: ModuleType) -> Any:
+    """`library` is redis, or redis.asyncio, which name their classes alike."""
+    if address.kind is Kind.SOCKET:
+        return library.UnixDomainSocketConnection
+    return library.SSLConnection if address.tls else library.Connection
 
 
 def _login_options(login: Login) -> dict[str, Any]:
@@ -197,67 +182,3 @@ def broker_url(url: str) -> str:
             scheme = "sentinel"
     # kombu goes on with the next part when it meets an error, and reads login and database from that one.
     return ";".join(f"{scheme}://{login}{spelt_host(host)}/{address.db}" for host in address.hosts)
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn what redis-py raises into `Unreachable` or `ConfigurationError`; the address and its password stay out."""
-    try:
-        yield
-    except redis.RedisError as error:
-        ours = in_our_words(error)
-        if ours is None:
-            raise
-        raise ours from error
-
-
-def in_our_words(error: redis.RedisError) -> Unreachable | ConfigurationError | None:
-    """What `error` means to the operator; None when it is a fault of the program."""
-    said = str(error)
-    if isinstance(error, (redis.exceptions.MovedError, redis.exceptions.ClusterCrossSlotError)):
-        return ConfigurationError([NO_CLUSTER])
-    if (refused := CERTIFICATE_REFUSED.search(said)) is not None:
-        return ConfigurationError(
-            [
-                f"REDIS_URL: the server's certificate is refused: {refused[1].strip()}. Write the host as the"
-                " certificate names it, and ?ssl_ca_certs=/PATH/ca.pem where an authority of your own has signed it."
-            ]
-        )
-    if "[SSL" in said:
-        return Unreachable(
-            "Redis and REDIS_URL do not agree about TLS. Check the port; where the server wants a certificate of ours,"
-            " name it as ssl_certfile and its key as ssl_keyfile."
-        )
-    if isinstance(error, redis.AuthenticationError) or any(word in said for word in DECLINED):
-        if _is_of_sentinels(error):
-            return ConfigurationError(
-                ["REDIS_URL: the Sentinels decline us. Check sentinel_username, sentinel_password."]
-            )
-        return ConfigurationError(
-            ["REDIS_URL: Redis declines us. Check the user and the password, and that the user may run scripts."]
-        )
-    if takes_no_writes(error):
-        return Unreachable(f"Redis takes no writes: {said}. Check its memory, its disk and its role.")
-    if _is_of_sentinels(error):
-        return Unreachable(
-            "No Sentinel names a master that works. A failover may be under way;"
-            " else check the hosts and master_name in REDIS_URL, and that the Sentinels run."
-        )
-    if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError)):
-        return Unreachable(
-            f"Redis does not answer ({type(error).__name__})."
-            " Check REDIS_URL (host, port, rediss:// for TLS alone) and that the server runs."
-        )
-    return None
-
-
-def takes_no_writes(error: redis.RedisError) -> bool:
-    """Whether the server declined for a state that passes, or that its operator must end."""
-    # redis-py takes the first word off the errors that it has a class for.
-    if isinstance(error, (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)):
-        return True
-    return isinstance(error, redis.ResponseError) and any(word in str(error) for word in TAKES_NO_WRITES)
-
-
-def _is_of_sentinels(error: redis.RedisError) -> bool:
-    return isinstance(error, (redis.sentinel.MasterNotFoundError, redis.asyncio.sentinel.MasterNotFoundError))

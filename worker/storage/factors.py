@@ -5,7 +5,8 @@ from __future__ import annotations
 import redis.asyncio
 
 from worker.core.model_info import clamped_factor, learn
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 
 KEPT_S = 90 * 86_400
 """A model that nobody asked for a quarter of a year is learned anew."""

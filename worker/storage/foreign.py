@@ -11,7 +11,8 @@ import redis
 import redis.asyncio
 import structlog
 
-from worker.storage.connection import PREFIX, answering, connected
+from worker.storage.connection import PREFIX, connected
+from worker.storage.faults import answering
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ import redis
 import redis.asyncio
 
 from worker.core.job import Priority
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 
 KEY = f"{PREFIX}:health"
 LIFE_S = 60

@@ -28,7 +28,8 @@ from worker.core.job import (
     Stage,
     State,
 )
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 
 LEASE_S = 15.0
 """A heartbeat comes every quarter of it; a job whose worker was killed is taken over within this plus two seconds."""

@@ -15,7 +15,8 @@ from worker.core.errors import Unreachable
 from worker.core.job import Due, Priority, Stage
 from worker.storage.address import address_of
 from worker.storage.broker import Amqp, message_for, sentinel_transport_options
-from worker.storage.connection import answering, broker_url, tls_options
+from worker.storage.connection import broker_url, tls_options
+from worker.storage.faults import answering
 
 TASKS: Mapping[Stage, str] = {Stage.REVIEW: "review.run", Stage.PUBLISH: "review.publish"}
 """Jobs are sent by name, so the program needs no import of its door to Celery."""

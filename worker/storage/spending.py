@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis
 
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 
 MONEY_PREFIX = f"{PREFIX}:spending:"
 """One hash tag with the throttle's keys: admission and booking are one step, and a budget spans all accounts."""

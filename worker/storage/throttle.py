@@ -39,7 +39,8 @@ from worker.core.limits import FIRST_CONCURRENCY, LIMIT_KINDS, HardStops, Limits
 from worker.core.report import Usage
 from worker.ending import end
 from worker.ports import Cost, Flow, Slot
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 from worker.storage.spending import MONEY_PREFIX, micro_usd
 
 Verb = Literal["admit", "leave", "renew", "tick", "restamp", "refused", "standing"]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import redis.asyncio
 
 from worker.core.model_info import WindowNote
-from worker.storage.connection import PREFIX, answering
+from worker.storage.connection import PREFIX
+from worker.storage.faults import answering
 
 KEPT_S = 30 * 86_400
 """What was heard is of use while the server does not answer."""
