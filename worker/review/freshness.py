@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.core.change import Change
-from worker.core.errors import LeaseLost, Superseded
+from worker.core.errors import LeaseLost, Superseded, Unreachable
 from worker.core.job import Claim, Intent, Job
 from worker.ports import Clock, Forge, Jobs
 
 HEAD_LAG_S = 2.0
-"""How long a forge's API may lag behind the delivery it sent itself."""
+"""How long a forge's API may lag behind the delivery it sent itself, before the job makes room and comes back."""
+LAGGING_ATTEMPTS = 4
+"""So often it comes back while the forge shows a head that is older than the job's: some 20 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Freshness:
     async def change_at(self, job: Job, head: str) -> Change:
         """The change as the forge has it now. Raises `Superseded` when it is open and its head is not `head`.
 
-        The newer head has a job before this one ends, even if its delivery never came.
+        The newer head has a job before this one ends, even if its delivery never came. Raises `Unreachable` while
+        the head that the forge shows is an earlier one: to give way to it would leave the newest without a review.
         """
         change = await self.forge.change(job.ref)
         if change.head == head or change.state != "open":
@@ -35,6 +38,8 @@ class Freshness:
         change = await self.forge.change(job.ref)
         if change.head == head or change.state != "open":
             return change
+        if job.attempt < LAGGING_ATTEMPTS and await self._came_before(job, change.head):
+            raise Unreachable(f"The forge still shows the earlier head {change.head[:12]}. It is tried again.")
         await self.jobs.accept(
             Intent(
                 ref=job.ref,
@@ -45,6 +50,10 @@ class Freshness:
             )
         )
         raise Superseded(f"{job.ref} moved on to {change.head[:12]}", by=change.head)
+
+    async def _came_before(self, job: Job, head: str) -> bool:
+        jobs = await self.jobs.find(job.ref)
+        return any(other.head == head and other.generation < job.generation for other in jobs)
 
 
 async def check_current(claim: Claim, jobs: Jobs) -> None:

@@ -1,0 +1,72 @@
+"""Which head counts when the forge, its deliveries and our records do not agree."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.forge import MemoryForge
+from tests.fakes.jobs import FakeJobs
+from worker.core.change import Change, ChangeRef
+from worker.core.errors import Superseded, Unreachable
+from worker.core.job import Intent, Job, NotClaimed, State
+from worker.review.freshness import LAGGING_ATTEMPTS, Freshness
+
+REF = ChangeRef("github", "acme/shop", 7)
+FIRST, SECOND, UNKNOWN = "a" * 40, "b" * 40, "c" * 40
+
+
+class World:
+    """Two heads were delivered, and the job of the second is being worked on."""
+
+    def __init__(self, *, shows: str) -> None:
+        self.clock = FakeClock()
+        self.jobs = FakeJobs(now=self.clock.monotonic)
+        self.forge = MemoryForge()
+        self.forge.open(Change(ref=REF, head=shows, base="d" * 40))
+
+    async def attempt(self, number: int = 1) -> Job:
+        for head in (FIRST, SECOND):
+            accepted = await self.jobs.accept(Intent(ref=REF, head=head))
+        claim = await self.jobs.claim(accepted.job, worker="w", states=(State.QUEUED,))
+        assert not isinstance(claim, NotClaimed)
+        return replace(claim.job, attempt=number)
+
+    async def look(self, job: Job) -> Change:
+        return await Freshness(self.forge, self.jobs, self.clock).change_at(job, SECOND)
+
+    async def current(self) -> set[str]:
+        return {job.head for job in await self.jobs.find(REF) if not job.state.is_final and not job.superseded_by}
+
+
+def test_a_forge_that_lags_behind_its_own_delivery_is_waited_for() -> None:
+    async def scenario() -> None:
+        world = World(shows=FIRST)
+        with pytest.raises(Unreachable, match="still shows the earlier head aaaaaaaaaaaa"):
+            await world.look(await world.attempt())
+        assert await world.current() == {SECOND}
+
+    asyncio.run(scenario())
+
+
+def test_a_branch_that_stays_at_an_earlier_head_was_moved_back() -> None:
+    async def scenario() -> None:
+        world = World(shows=FIRST)
+        with pytest.raises(Superseded):
+            await world.look(await world.attempt(LAGGING_ATTEMPTS))
+        assert await world.current() == {FIRST}
+
+    asyncio.run(scenario())
+
+
+def test_a_head_that_nobody_told_of_takes_over_at_once() -> None:
+    async def scenario() -> None:
+        world = World(shows=UNKNOWN)
+        with pytest.raises(Superseded):
+            await world.look(await world.attempt())
+        assert await world.current() == {UNKNOWN}
+
+    asyncio.run(scenario())
