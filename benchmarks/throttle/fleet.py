@@ -179,6 +179,8 @@ class Fleet:
 
 def work(fleets: Sequence[Fleet], seconds: float, *, kills: int, chance: random.Random) -> list[Run]:
     """Let the fleets work for `seconds` while a random worker of each is killed `kills` times, spread over the time."""
+    while any(len(fleet.instances) < len(fleet.workers) for fleet in fleets):
+        time.sleep(0.05)
     began = time.monotonic()
     for number in range(kills):
         at = began + seconds * (number + chance.uniform(0.3, 0.7)) / kills

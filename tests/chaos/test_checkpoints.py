@@ -87,7 +87,7 @@ async def reviewed(url: str, github: GitHubServer, keep_alive: object) -> None:
         for (repository, number), pull in github.pulls.items():
             made = await jobs.accept(Intent(ChangeRef("github", repository, number), pull.head))
             await wake.review(made.job, Priority.INTERACTIVE)
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while (await jobs.counts())[State.DONE] < len(POINTS):
             assert time.monotonic() < deadline, [(job.state, job.reason) for job in await jobs.list()]
             keep_alive()

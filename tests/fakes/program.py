@@ -52,7 +52,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        until(lambda: self.is_ready(), "serve is ready", log=lambda: self.log, within_s=40)
+        until(lambda: self.is_ready(), "serve is ready", log=lambda: self.log, within_s=90)
 
     def is_ready(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
@@ -104,7 +104,7 @@ class Program:
         answer.raise_for_status()
         return dict(answer.json())
 
-    def await_state(self, job: str, *states: str, within_s: float = 40) -> dict[str, object]:
+    def await_state(self, job: str, *states: str, within_s: float = 90) -> dict[str, object]:
         until(
             lambda: self.job(job)["state"] in states,
             f"job {job} is {' or '.join(states)}",
@@ -132,7 +132,7 @@ def until(
     what: str,
     *,
     log: Callable[[], str] = lambda: "",
-    within_s: float = 20,
+    within_s: float = 60,
     every_s: float = 0.1,
 ) -> None:
     """Wait until `holds`; fail with what was waited for and what the program said."""

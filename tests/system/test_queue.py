@@ -42,20 +42,20 @@ class Scene:
         await self.wake.review(made.job, priority)
         return made.job
 
-    async def all_in(self, state: State, count: int, *, within_s: float = 25.0) -> None:
+    async def all_in(self, state: State, count: int, *, within_s: float = 60.0) -> None:
         deadline = time.monotonic() + within_s
         while (await self.jobs.counts())[state] < count:
             assert time.monotonic() < deadline, [(job.state, job.reason) for job in await self.jobs.list()]
             await asyncio.sleep(0.05)
 
-    async def long_enough(self, key: str, length: int, *, within_s: float = 20.0) -> None:
+    async def long_enough(self, key: str, length: int, *, within_s: float = 60.0) -> None:
         """Wait until the list `key` has so many rows."""
         deadline = time.monotonic() + within_s
         while await self.client.llen(key) < length:
             assert time.monotonic() < deadline, await self.client.lrange(key, 0, -1)
             await asyncio.sleep(0.05)
 
-    async def has_decided(self, job: str, event: str, *, within_s: float = 20.0) -> None:
+    async def has_decided(self, job: str, event: str, *, within_s: float = 60.0) -> None:
         """Wait until the job's log of decisions holds an event."""
         deadline = time.monotonic() + within_s
         while event not in [line.event for line in await self.jobs.decisions(job)]:
@@ -88,7 +88,7 @@ def working(url: str, log: Path, **settings: str) -> Iterator[subprocess.Popen[b
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
