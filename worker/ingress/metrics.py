@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from worker.core.job import State
 from worker.ingress.vitals import Vitals
+from worker.storage.throttle import Standing
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -78,7 +79,9 @@ class _Fleet(Collector):
     def collect(self) -> Iterable[Metric]:
         if self.vitals is not None:
             yield from _queues(self.vitals)
-            yield from _limits(self.vitals)
+            yield from _limits(self.vitals.model)
+            if self.vitals.fallback is not None:
+                yield from _limits(self.vitals.fallback, whose="fallback")
             yield from _spending(self.vitals)
 
 
@@ -91,8 +94,12 @@ def _queues(vitals: Vitals) -> Iterable[Metric]:
     yield queued
 
 
-def _limits(vitals: Vitals) -> Iterable[Metric]:
-    model = vitals.model
+def _limits(model: Standing, *, whose: str = "model") -> Iterable[Metric]:
+    """Of one account; the second provider's families are named alike."""
+
+    def named(name: str) -> str:
+        return name.replace("model", whose)
+
     for name, text, value in (
         ("concurrency", "Requests that may be under way together now, known or found by trying.", model.concurrency),
         ("requests_in_flight", "Requests to the model under way, over the whole fleet.", model.in_use),
@@ -101,15 +108,19 @@ def _limits(vitals: Vitals) -> Iterable[Metric]:
         ("tokens_last_minute", "Tokens that count against the limit per minute.", model.minute_tokens),
         ("tokens_last_day", "Tokens that count against the limit per day.", model.day_tokens),
     ):
-        yield GaugeMetricFamily(f"kimi_review_model_{name}", text, value=value)
+        yield GaugeMetricFamily(named(f"kimi_review_model_{name}"), text, value=value)
     limits = GaugeMetricFamily(
-        "kimi_review_model_limit", "The account's limits in force, and who told them.", labels=["kind", "source"]
+        named("kimi_review_model_limit"),
+        "The account's limits in force, and who told them.",
+        labels=["kind", "source"],
     )
     for limit in model.limits:
         limits.add_metric([limit.kind, limit.source], limit.value)
     yield limits
     paused = GaugeMetricFamily(
-        "kimi_review_model_paused", "1 while no request is sent because the provider said so.", labels=["reason"]
+        named("kimi_review_model_paused"),
+        "1 while no request is sent because the provider said so.",
+        labels=["reason"],
     )
     paused.add_metric(["cooling_down"], float(model.paused_until is not None))
     paused.add_metric(["quota"], float(model.quota_used_up_until is not None))

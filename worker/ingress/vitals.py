@@ -24,6 +24,8 @@ class Vitals:
     """"2026-11", in UTC."""
     spent: Spent
     month_budget_usd: float | None = None
+    fallback: Standing | None = None
+    """Of the second provider's account, where there is one."""
 
 
 async def vitals_of(services: Services) -> Vitals:
@@ -35,4 +37,5 @@ async def vitals_of(services: Services) -> Vitals:
         month=month,
         spent=await Spending(services.redis).spent(month=month),
         month_budget_usd=services.installation.settings.llm_monthly_budget_usd,
+        fallback=None if services.second is None else await services.second[1].standing(),
     )
