@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
@@ -86,9 +85,23 @@ def _redis_problems(url: str) -> Iterator[str]:
     except ConfigurationError as error:
         yield from error.problems
         return
-    for option, path in address.tls.files.items() if address.tls is not None else ():
-        if not os.access(path, os.R_OK) or not Path(path).is_file():
-            yield f"REDIS_URL: {option} names no file that can be read. Check the path and who may read it."
+    if (tls := address.tls) is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if tls.ca_certs:
+            context.load_verify_locations(tls.ca_certs)
+    except OSError:
+        yield "REDIS_URL: ssl_ca_certs names no readable file of certificates in PEM. Check path and permissions."
+    try:
+        if tls.certfile:
+            # Without a password of ours OpenSSL would ask the terminal for one.
+            context.load_cert_chain(tls.certfile, tls.keyfile or None, password="")
+    except OSError:
+        yield (
+            "REDIS_URL: ssl_certfile and ssl_keyfile name no certificate with its key, in PEM and without a password."
+            " Check the paths and who may read them."
+        )
 
 
 def _url_problem(name: str, url: str, insecure: tuple[str, ...]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.tls import authority
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
 from worker.settings import Role, Settings, example, foreign_names, load
@@ -314,12 +315,24 @@ def test_a_redis_url_that_leads_nowhere_is_told(tmp_path: Path) -> None:
         "REDIS_URL: lacks the name under which the Sentinels watch the master. Write"
         " sentinel://HOST1:26379;sentinel://HOST2:26379;sentinel://HOST3:26379/0?master_name=NAME."
     ]
-    (line,) = problems(REDIS_URL=f"rediss://host/0?ssl_ca_certs={tmp_path}/planted.pem")
-    assert line.startswith("REDIS_URL: ssl_ca_certs names no file that can be read.")
-    assert "planted" not in line
-    authority = tmp_path / "ca.pem"
-    authority.write_text("")
-    assert settings(REDIS_URL=f"rediss://host/0?ssl_ca_certs={authority}").redis_dsn is not None
+
+
+def test_certificates_for_redis_are_read_at_the_start(tmp_path: Path) -> None:
+    own = authority(tmp_path)
+    pair = own.signed(tmp_path, "planted")
+    empty = tmp_path / "planted-empty.pem"
+    empty.write_text("")
+    url = f"rediss://host/0?ssl_ca_certs={own.path}"
+    for right in (url, f"{url}&ssl_certfile={pair}"):
+        assert settings(REDIS_URL=right).redis_dsn is not None
+    for absent in (f"{tmp_path}/planted-absent.pem", str(empty)):
+        (line,) = problems(REDIS_URL=f"rediss://host/0?ssl_ca_certs={absent}")
+        assert line.startswith("REDIS_URL: ssl_ca_certs names no readable file")
+        assert "planted" not in line
+    for certificate, key in ((own.path, ""), (pair, own.path), (pair, tmp_path / "planted-absent.pem")):
+        (line,) = problems(REDIS_URL=f"{url}&ssl_certfile={certificate}&ssl_keyfile={key}")
+        assert line.startswith("REDIS_URL: ssl_certfile and ssl_keyfile name no certificate with its key")
+        assert "planted" not in line
 
 
 def test_secrets_show_in_no_repr_and_are_all_handed_to_the_redactor() -> None:

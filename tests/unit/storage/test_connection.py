@@ -90,6 +90,16 @@ def test_a_replica_takes_nothing(tmp_path: Path) -> None:
         assert isinstance(accepting(server.url), Accepted)
 
 
+def test_a_master_without_the_replicas_it_must_have_takes_nothing(tmp_path: Path) -> None:
+    with start(tmp_path) as server:
+        configure(server, min_replicas_to_write="1")
+        refused = accepting(server.url)
+        assert isinstance(refused, Unreachable)
+        assert "takes no writes" in str(refused)
+        configure(server, min_replicas_to_write="0")
+        assert isinstance(accepting(server.url), Accepted)
+
+
 def test_a_wrong_password_is_said_without_showing_one(tmp_path: Path) -> None:
     with start(tmp_path) as server:
         configure(server, requirepass="a-false-secret")
