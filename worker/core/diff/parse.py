@@ -27,14 +27,23 @@ _SUBMODULE = re.compile(rb"Submodule ([^\n]+?) ([0-9a-f]{7,64})\.{2,3}([0-9a-f]{
 # What may begin a file, or show that something of the diff would be lost, in text between files.
 _LANDMARK = re.compile(
     rb"^(?:diff --(?:git|cc|combined) |--- [^\n]*\n\+\+\+ [^\n]*\n@@|@@+ -\d|Binary files [^\n]* differ\r?$"
-    rb"|Submodule [^\n]+ [0-9a-f]{7,64}\.{2,3}[0-9a-f]{7,64}|\* Unmerged path )",
+    rb"|Submodule [^\n]+ [0-9a-f]{7,64}\.{2,3}[0-9a-f]{7,64}|\* Unmerged path "
+    rb"|diff -r [^\n]+\nBinary file [^\n]+ has changed\r?$"
+    rb"|Index: [^\n]+\n=+\r?\nCannot display: file marked as a binary type"
+    rb"|(?:\x1b\[[0-9;]*m)+(?:diff --|--- |@@ -))",
     re.MULTILINE,
+)
+# How Mercurial and Subversion name a binary file.
+_BINARY_ELSEWHERE = re.compile(
+    rb"diff -r [^\n]+\nBinary file ([^\n]+) has changed\r?\n?"
+    rb"|Index: ([^\r\n]+)\r?\n=+\r?\nCannot display: file marked as a binary type[^\n]*\n?"
 )
 _ONLY_IN = re.compile(rb"^Only in [^\n]+: [^\n]+$", re.MULTILINE)
 # `git format-patch` ends a patch with "-- " and git's version.
 _SIGNATURE = re.compile(rb"-- ?\r?\n")
 _NEXT_PLAIN_FILE = re.compile(rb"--- [^\n]*\n\+\+\+ [^\n]*\n@@")
 
+_COLOURED = "the diff has colour codes in it; write it with --no-color"
 _EMPTY_BLOBS = (
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
     "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
@@ -101,7 +110,7 @@ class _Parser:
                 files.append(file)
         if not files:
             if b"\x1b[" in diff[:4096]:
-                self._fail(0, "the diff has colour codes in it; write it with --no-color")
+                self._fail(0, _COLOURED)
             self._fail(0, "this is no diff; pass the output of `git diff` or `diff -u`")
         # In this order: what git wrote is told by its first bytes, and not searched through.
         if not diff.startswith(b"diff --git ") and b"Only in " in diff and b"\ndiff --git " not in diff:
@@ -273,6 +282,12 @@ class _Parser:
                 self._fail(start, "the names of the binary files cannot be made out; write the diff with git")
             status = "added" if paths.old is None else "deleted" if paths.new is None else "modified"
             return FileDiff(paths.old, paths.new, status, is_binary=True), after
+        binary = _BINARY_ELSEWHERE.match(diff, start)
+        if binary:
+            path = binary[1] or binary[2]
+            return FileDiff(path, path, "modified", is_binary=True), binary.end()
+        if diff.startswith(b"\x1b", start):
+            self._fail(start, _COLOURED)
         submodule = _SUBMODULE.match(diff, start)
         if submodule:
             path, before, now = submodule[1], submodule[2].decode(), submodule[3].decode()

@@ -183,3 +183,31 @@ def test_hostile_text_does_not_take_long(diff: bytes) -> None:
     with suppress(BadInput):
         parse_diff(diff)
     assert time.process_time() - started < 3
+
+
+def test_a_coloured_diff_is_refused_also_where_one_line_of_it_has_no_colour() -> None:
+    """git colours neither `Binary files` lines nor context."""
+    coloured = (
+        b"\x1b[1mdiff --git a/a.png b/a.png\x1b[m\n\x1b[1mindex 1234567..89abcde 100644\x1b[m\n"
+        b"Binary files a/a.png and b/a.png differ\n"
+        b"\x1b[1mdiff --git a/a.py b/a.py\x1b[m\n\x1b[1mindex 1234567..89abcde 100644\x1b[m\n"
+        b"\x1b[1m--- a/a.py\x1b[m\n\x1b[1m+++ b/a.py\x1b[m\n"
+        b"\x1b[36m@@ -1 +1 @@\x1b[m\n\x1b[31m-a\x1b[m\n\x1b[32m+b\x1b[m\n"
+    )
+    with pytest.raises(BadInput, match="--no-color"):
+        parse_diff(coloured)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"diff -r 000000000000 img/a b.png\nBinary file img/a b.png has changed\n",
+        b"Index: img/a b.png\n===================\nCannot display: file marked as a binary type.\nsvn:mime-type = x\n",
+    ],
+)
+def test_a_binary_file_of_mercurial_or_subversion_is_named(said: bytes) -> None:
+    text = b"--- a.py\n+++ a.py\n@@ -1 +1 @@\n-a\n+b\n"
+    for diff in (said, said + text, text + said):
+        found = {file.path: file for file in parse_diff(diff)}
+        assert found["img/a b.png"].is_binary
+        assert sum(file.changed for file in found.values()) == (2 if text in diff else 0)
