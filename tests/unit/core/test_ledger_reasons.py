@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.unit.core.test_report_sarif import REPORT
 from worker.core.comments import Voice, summary_text
 from worker.core.ledger import RULE_REASONS, Ledger, NotReviewed
@@ -34,3 +36,11 @@ def test_what_failed_stands_in_the_headline_and_needs_a_person() -> None:
     for text in (said(FAILED), said(LOCK, FAILED)):
         assert "; 4 changed lines could not be reviewed" in text.split("\n")[0]
         assert "Have a person read the 4 lines that could not be reviewed." in text
+
+
+@pytest.mark.parametrize(("changed", "reviewed", "rows"), [(10, 9, ()), (10, 10, (LOCK,)), (55, -1, (LOCK,))])
+def test_a_ledger_that_does_not_add_up_cannot_be_made(
+    changed: int, reviewed: int, rows: tuple[NotReviewed, ...]
+) -> None:
+    with pytest.raises(ValueError, match="does not add up"):
+        Ledger(changed, reviewed, rows)

@@ -22,7 +22,7 @@ from worker.core.errors import (
     UnknownModel,
     Unreachable,
 )
-from worker.core.retry import RATE_WINDOW_S, GiveUp, Retry, decide, rule_for
+from worker.core.retry import JOB_RULE, RATE_WINDOW_S, GiveUp, Retry, decide, decide_job, rule_for
 
 TRANSIENT = [Overloaded("x"), RateLimited("x"), Stalled("x"), EmptyAnswer("x"), Unreachable("x"), Transient("x")]
 transient = st.sampled_from(TRANSIENT)
@@ -98,3 +98,21 @@ def test_one_second_is_too_short_for_a_limit_that_counts_minutes(limit: str) -> 
 def test_one_second_is_obeyed_for_concurrency() -> None:
     error = RateLimited("max organization concurrency: 1", retry_after_s=1, limit="concurrency")
     assert decide(error, attempt=1, elapsed_s=0, random=0) == Retry(1.0)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "least_s", "most_s"),
+    [(1, 1.0, 2.0), (2, 2.0, 4.0), (9, 256.0, 512.0), (10, 300.0, 600.0), (12, 300.0, 600.0)],
+)
+def test_a_job_waits_twice_as_long_each_time_half_of_it_by_chance(attempt: int, least_s: float, most_s: float) -> None:
+    assert decide_job(Unreachable("x"), attempt=attempt, random=0.0) == Retry(least_s)
+    assert decide_job(Unreachable("x"), attempt=attempt, random=1.0) == Retry(most_s)
+
+
+def test_a_job_waits_at_least_as_long_as_it_was_asked_to() -> None:
+    assert decide_job(Overloaded("x", retry_after_s=900.0), attempt=1, random=1.0) == Retry(901.0)
+
+
+def test_a_job_is_given_up_when_its_attempts_are_spent() -> None:
+    assert isinstance(decide_job(Unreachable("x"), attempt=JOB_RULE.attempts - 1, random=0.0), Retry)
+    assert isinstance(decide_job(Unreachable("x"), attempt=JOB_RULE.attempts, random=0.0), GiveUp)
