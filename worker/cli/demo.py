@@ -203,7 +203,7 @@ def _environment(settings: Settings, folder: Path, forge: DemoForge, redis_url: 
 
 
 async def _choose(where: Path, revisions: str | None) -> _Range | None:
-    """The range that was asked for; else the newest one of a telling size, best one in which a check strikes.
+    """The range that was asked for; else the newest one of a telling size, rather one in which a check strikes.
 
     None where there is one commit alone.
     """
@@ -218,9 +218,11 @@ async def _choose(where: Path, revisions: str | None) -> _Range | None:
             break
         if best is not None and found.lines > LARGEST_LINES:
             break
-        best = found
-        if found.lines >= ENOUGH_LINES and strikes:
-            break
+        if strikes and found.lines >= ENOUGH_LINES:
+            return found
+        # Where no check strikes, the smallest that is large enough: who looks on waits for each line.
+        if best is None or best.lines < ENOUGH_LINES:
+            best = found
     return best
 
 

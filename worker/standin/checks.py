@@ -119,6 +119,14 @@ CHECKS: tuple[Check, ...] = (
         _PYTHON,
     ),
     Check(
+        re.compile(r"\.read_text\(\s*\)|\.write_text\((?:[^(),]|\([^()]*\))+\)\s*$"),
+        "low",
+        "bug",
+        "The encoding of a text file is left to the machine",
+        "Before Python 3.15 it is the locale's, so the same file may read differently elsewhere. Say encoding='utf-8'.",
+        _PYTHON,
+    ),
+    Check(
         re.compile(r"^(?:<{7} \S|>{7} \S)"),
         "critical",
         "bug",

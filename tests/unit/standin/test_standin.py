@@ -101,6 +101,8 @@ BAD = [
     ("a.py", "requests.get(url, verify=False)"),
     ("a.go", "&tls.Config{InsecureSkipVerify: true}"),
     ("a.py", "yaml.load(text)"),
+    ("a.py", "text = Path(name).read_text()"),
+    ("a.py", "path.write_text(json.dumps(value, indent=2))"),
     ("a.c", "<<<<<<< HEAD"),
 ]
 GOOD = [
@@ -120,6 +122,8 @@ GOOD = [
     ("a.py", "subprocess.run(command, shell=False)"),
     ("a.py", "requests.get(url, verify=True)"),
     ("a.py", "yaml.load(text, Loader=SafeLoader)"),
+    ("a.py", 'text = path.read_text("utf-8")'),
+    ("a.py", 'path.write_text(text, encoding="utf-8")'),
     ("a.rst", "======="),
 ]
 
