@@ -36,10 +36,11 @@ dt { color: var(--soft); } dd { margin: 0; text-align: right; white-space: nowra
 dd small { display: block; color: var(--soft); }
 .alarm { color: var(--bad); font-weight: 600; border-left: .25rem solid; } .card.alarm { margin: 1.2rem 0 0; }
 .provider { margin: 0; } .provider span { margin-right: 1.2rem; display: inline-block; } .login { margin: 1.4rem 0 0; }
-td:first-child, td code, .when { white-space: nowrap; } td.why { min-width: 14rem; overflow-wrap: anywhere; }
+td:first-child, td code, .when { white-space: nowrap; } td.change, td.why { min-width: 15rem; overflow-wrap: anywhere; }
 @media (max-width: 44rem) {
   thead { display: none; } tr { display: block; border-top: 1px solid var(--line); padding: .6rem .9rem; }
   tr:first-child { border-top: 0; } td { display: block; border: 0; padding: 0; } td.why:empty { display: none; }
+  td.change, td.why { min-width: 0; }
   td[data-name]::before { content: attr(data-name) " "; color: var(--soft); }
 }
 """
@@ -175,18 +176,22 @@ def _spending(vitals: Vitals) -> Iterable[tuple[str, str]]:
 
 def _table(jobs: Sequence[Job], now: datetime) -> str:
     if not jobs:
-        return '<p class="soft">No job yet. Point a webhook at <code>/webhooks/github</code>, or POST to /reviews.</p>'
+        return (
+            '<h2>Latest</h2><p class="card soft">No job yet. Point a webhook at <code>/webhooks/github</code>,'
+            " or review one change with <code>kimi-review review URL</code>.</p>"
+        )
     rows = "".join(_row(job, now) for job in jobs)
+    names = "".join(f'<th scope="col">{name}</th>' for name in ("State", "Change", "Why", "Attempt", "Updated", "Job"))
     return (
-        '<h2>Latest</h2><div class="scroll"><table><thead><tr><th>State</th><th>Change</th><th>Why</th>'
-        f"<th>Attempt</th><th>Updated</th><th>Job</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        '<h2 id="latest">Latest</h2><div class="scroll" role="region" aria-labelledby="latest" tabindex="0">'
+        f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def _row(job: Job, now: datetime) -> str:
     cells = [
         f'<td class="{_COLOURS.get(job.state, "soft")}">{job.state.value}</td>',
-        f'<td>{escape(str(job.ref))}<br><code class="soft">{escape(job.head[:12])}</code></td>',
+        f'<td class="change">{escape(str(job.ref))}<br><code class="soft">{escape(job.head[:12])}</code></td>',
         f'<td class="why">{escape(job.reason)}</td>',
         f'<td data-name="attempt">{job.attempt}</td>',
         f'<td class="when">{_ago(now, job.updated_at)}</td>',
