@@ -253,7 +253,7 @@ def _show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None
     console.print(Text.assemble((job.state.value, _style(job.state)), because))
     console.print(Text(f"  {visible(str(job.ref))} at {head} · job {job.id} · attempt {job.attempt}", style="cyan"))
     if job.state is State.DEFERRED and job.not_before:
-        console.print(f"  goes on at {_time(job.not_before)}")
+        console.print(f"  goes on at {_time(job.not_before)} UTC")
     for one in decisions:
         detail = f"  {visible(one.detail)}" if one.detail else ""
         console.print(Text.assemble((f"  {_time(one.at)}  ", "dim"), visible(one.event), (detail, "dim")))
