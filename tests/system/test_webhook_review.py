@@ -139,7 +139,7 @@ def test_a_delivery_becomes_one_review_and_further_deliveries_add_nothing(scene:
 def test_the_worker_killed_during_the_model_call_is_replaced_and_one_review_is_posted(scene: Scene) -> None:
     scene.kimi.script(Fault(delay_s=120))
     job = str(scene.deliver()["job"])
-    until(lambda: len(scene.kimi.received) > 0, "the model was asked", log=lambda: scene.program.log)
+    until(lambda: len(scene.kimi.requests) > 0, "the model was asked", log=lambda: scene.program.log)
     scene.program.kill_worker()
     scene.program.await_state(job, "done", within_s=60)
     assert_one_right_review(scene)
@@ -148,7 +148,7 @@ def test_the_worker_killed_during_the_model_call_is_replaced_and_one_review_is_p
 def test_a_push_during_the_review_gives_one_review_of_the_new_head(scene: Scene) -> None:
     scene.kimi.script(Fault(delay_s=3))
     old = str(scene.deliver()["job"])
-    until(lambda: len(scene.kimi.received) > 0, "the model was asked", log=lambda: scene.program.log)
+    until(lambda: len(scene.kimi.requests) > 0, "the model was asked", log=lambda: scene.program.log)
     repository = scene.github.repository(REPOSITORY)
     head = repository.commit({"README.md": "The shop\n"}, parent=scene.github.pull(REPOSITORY, scene.number).head)
     scene.github.push(REPOSITORY, scene.number, head)
