@@ -149,7 +149,8 @@ class Jobs(Protocol):
     async def note_head(self, claim: Claim, head: str) -> None:
         """Write down the head the forge named, for a job that was accepted without one.
 
-        Raises `Superseded` when that head has a job already; this one is then skipped.
+        Raises `Superseded` when that head has a job already, which ends this one as skipped, or a newer head was
+        accepted meanwhile.
         """
 
     async def is_current(self, claim: Claim) -> bool:

@@ -228,3 +228,19 @@ def test_why_a_delivery_became_no_job_is_remembered_for_its_change_alone(store: 
         assert noted[0].at <= noted[1].at
 
     store(story)
+
+
+def test_a_request_without_a_head_steps_back_for_one_that_was_accepted_while_it_asked_the_forge(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        asked = await jobs.accept(Intent(REF, ""))
+        claim = await claimed(jobs, asked.job)
+        pushed = await jobs.accept(Intent(REF, B))
+        # The forge answered before the push, or lags behind it.
+        with pytest.raises(Superseded):
+            await jobs.note_head(claim, A)
+        found = await jobs.get(asked.job)
+        assert found is not None
+        assert (found.state, found.superseded_by) == (State.SUPERSEDED, B)
+        await claimed(jobs, pushed.job)
+
+    store(story)

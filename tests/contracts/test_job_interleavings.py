@@ -41,6 +41,8 @@ class Hand:
     name: str
     claim: Claim | None = None
     done: int = 0
+    seen: str = ""
+    """The head that the forge named when it was asked; it may have moved on since."""
     ghosts: list[Claim] = field(default_factory=list)
     """Claims of its earlier lives, in which it may still write."""
 
@@ -164,9 +166,13 @@ class Fleet(RuleBasedStateMachine):
             self.messages.remove(message)
 
     def claim(self, worker: Hand, job: str, stage: Stage) -> None:
+        before = self.record(job)
         answer = self.run(worker.jobs.claim(job, worker=worker.name, states=CLAIMABLE[stage]))
         if isinstance(answer, NotClaimed):
             return
+        assert not self.store.exists(f"{PREFIX}:paused")
+        assert float(before.get("lease_until", 0)) < self.store.time()[0], "it was leased"
+        assert self.is_newest(job)
         assert answer.token > self.tokens.get(job, 0)
         assert self.ended.get(job) is not State.DONE
         self.tokens[job] = answer.token
@@ -204,21 +210,24 @@ class Fleet(RuleBasedStateMachine):
             raise Superseded("moved on", by=now)
 
     async def checked(self, jobs: RedisJobs, claim: Claim) -> None:
-        if not await jobs.is_current(claim):
+        if await jobs.is_current(claim):
+            assert self.is_newest(claim.job.id)
+        else:
             raise LeaseLost if self.record(claim.job.id).get("token") != str(claim.token) else Superseded("", by="")
 
     async def review(self, worker: Hand, claim: Claim) -> None:
         jobs, job = worker.jobs, claim.job
         match worker.done:
             case 0:
-                if job.head:
-                    await self.fresh(jobs, claim, job.head)
-                else:
-                    await jobs.note_head(claim, self.forge[job.ref])
+                worker.seen = self.forge[job.ref]
+            case 1 if job.head:
+                await self.fresh(jobs, claim, job.head)
             case 1:
+                await jobs.note_head(claim, worker.seen)
+            case 2:
                 await self.checked(jobs, claim)
                 await jobs.save(claim, "unit:1", worker.name.encode())
-            case 2:
+            case 3:
                 await jobs.save(claim, "report", self.record(job.id)["head"].encode())
             case _:
                 await jobs.release(claim, State.REVIEWED, reason="stored")
@@ -268,7 +277,7 @@ class Fleet(RuleBasedStateMachine):
     def write_late(self, index: int, how: str) -> None:
         """Whoever lost the job changes nothing; whoever has it all the same may write."""
         worker, claim = self.one_of([(hand, ghost) for hand in self.hands for ghost in hand.ghosts], index)
-        before = self.record(claim.job.id)
+        before, saved = self.record(claim.job.id), self.saved(claim.job.id)
         holds = before.get("token") == str(claim.token) and "lease_until" in before
         if holds and how in ("done", "head"):
             # It has not earned that.
@@ -277,10 +286,8 @@ class Fleet(RuleBasedStateMachine):
             self.run(settled(worker.jobs, claim, how))
         except LeaseLost:
             assert not holds
-            assert self.record(claim.job.id) == before
-        else:
-            # Where the lease was given back already, the same write again is answered as it was.
-            assert holds or self.record(claim.job.id) == before
+        # Where the lease was given back already, the same write again is answered as it was.
+        assert holds or (self.record(claim.job.id), self.saved(claim.job.id)) == (before, saved)
 
     # -------------------------------------------------------------------------------------- operator
 
@@ -297,9 +304,16 @@ class Fleet(RuleBasedStateMachine):
             else:
                 self.run(self.api.retry(job.id))
 
-    @rule(is_paused=st.booleans())
-    def pause(self, is_paused: bool) -> None:
-        self.run(self.api.pause("by hand") if is_paused else self.api.resume())
+    @precondition(lambda self: self.messages and self.free())
+    @rule(index=choice)
+    def pause(self, index: int) -> None:
+        """While the fleet is paused nobody takes up a job, and nobody is woken for one."""
+        self.run(self.api.pause("by hand"))
+        self.claim(self.free()[0], *self.one_of(self.messages, index))
+        waiting = len(self.messages)
+        self.upkeep(is_lost=False)
+        assert len(self.messages) == waiting
+        self.run(self.api.resume())
 
     # ------------------------------------------------------------------------------------ what holds
 
@@ -309,6 +323,15 @@ class Fleet(RuleBasedStateMachine):
 
     def record(self, job: str) -> dict[str, str]:
         return dict(self.store.hgetall(f"{PREFIX}:job:{job}"))
+
+    def saved(self, job: str) -> dict[str, str]:
+        return dict(self.store.hgetall(f"{PREFIX}:job:{job}:saved"))
+
+    def is_newest(self, job: str) -> bool:
+        """Whether no head of its change was accepted after it."""
+        record = self.record(job)
+        change = f"{PREFIX}:change:github:{record['repository']}#{record['number']}"
+        return int(record["generation"]) >= int(self.store.hget(change, "generation") or 0)
 
     def members(self, name: str) -> set[str]:
         return set(self.store.zrange(f"{PREFIX}:{name}", 0, -1))
@@ -364,7 +387,6 @@ class Fleet(RuleBasedStateMachine):
 
     def everything_ends(self) -> None:
         """Left to itself the fleet ends all that was stored, and each head that was answered for is reviewed."""
-        self.run(self.api.resume())
         for hand in self.hands:
             hand.let_go()
         worker = Hand(RedisJobs(self.client, lease_s=600, program="0.3.0"), "last")

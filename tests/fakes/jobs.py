@@ -251,6 +251,10 @@ class FakeJobs:
                 record, State.SKIPPED, f"the head {head} already has job {other.job.id}, which is {other.job.state}"
             )
             raise Superseded(f"The head {head[:12]} already has job {other.job.id}.", by=head)
+        if record.job.generation < line.generation:
+            record.job = replace(record.job, superseded_by=line.head)
+            self._move(record, State.SUPERSEDED, f"a newer head was accepted: {line.head}")
+            raise Superseded(f"The head {line.head[:12]} was accepted meanwhile.", by=line.head)
         self._make_current(line, record, head)
         line.by_digest[digest] = record.job.id
         record.job = replace(record.job, head=head)

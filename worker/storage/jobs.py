@@ -146,7 +146,7 @@ class RedisJobs:
         answer, *other = await self._run("head", claim.job.id, claim.token, head)
         self._fenced(claim, answer)
         if other:
-            raise Superseded(f"The head {head[:12]} of {claim.job.ref} already has job {_text(other[0])}.", by=head)
+            raise Superseded(f"Job {_text(other[0])} is already there for the head of {claim.job.ref}.", by=head)
 
     async def is_current(self, claim: Claim) -> bool:
         return bool(await self._run("current", claim.job.id, claim.token))
