@@ -141,7 +141,9 @@ async def _provider(settings: Settings, services: Services | None) -> list[Check
 async def _account(windows: Windows, throttle: RedisThrottle) -> AccountNow:
     standing = await throttle.standing()
     limits = [f"{_LIMIT_NAMES[limit.kind]} {limit.value:,} ({limit.source})" for limit in standing.limits]
-    return AccountNow(limits=limits, window=await windows.remembered())
+    return AccountNow(
+        limits=limits, window=await windows.remembered(), quota_used_up_until=standing.quota_used_up_until
+    )
 
 
 async def _forges(settings: Settings, services: Services) -> AsyncIterator[CheckRow]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from worker.core.errors import AnswerCutOff, ConfigurationError, ReviewError, Transient, UnknownModel
 from worker.core.exchange import Answer, Kind, Prompt
@@ -60,6 +61,8 @@ class AccountNow:
     limits: Sequence[str] = ()
     """Each in words: "RPM 3 (told by a refusal)"."""
     window: WindowNote = field(default_factory=WindowNote)
+    quota_used_up_until: datetime | None = None
+    """While the fleet waits by the provider's word, one request finds out whether that still holds."""
 
 
 async def check_provider(
@@ -92,7 +95,9 @@ async def check_provider(
         known = f"{endpoint.who}, plan {provider.plan}, {number} on offer"
         rows.append(CheckRow("address and key", True, known))
     rows += await _money(endpoint, clock) if asks_on else []
-    rows.append(_limits(endpoint, account.limits))
+    rows.append(_limits(endpoint, account))
+    if account.quota_used_up_until is not None:
+        throttle = None
     note = replace(account.window, row=offered.get(endpoint.model, account.window.row))
     info = informed(lookup(endpoint.model), note, window)
     completion = await _completion(endpoint, info, clock, throttle or _Unthrottled(), wishes)
@@ -179,17 +184,19 @@ def _quota(window: QuotaWindow) -> CheckRow:
     return CheckRow(f"quota, {window.name}", is_open, f"{used} of {of} used{turns}", cure)
 
 
-def _limits(endpoint: Endpoint, known: Sequence[str]) -> CheckRow:
+def _limits(endpoint: Endpoint, account: AccountNow) -> CheckRow:
     """Never wrong, but worth knowing: what the throttle goes by."""
     provider = endpoint.provider
     plan = [f"concurrency {provider.plan_concurrency}"] if provider.plan_concurrency else []
-    detail = ", ".join(known or plan) or "not set, learned from what the server says"
+    detail = ", ".join(account.limits or plan) or "not set, learned from what the server says"
     if provider.name == "moonshot":
         tiers = "; ".join(
             f"{tier.name}: {tier.limits.concurrency} at once, {tier.limits.rpm} RPM, {tier.limits.tpm} TPM"
             for tier in TIERS
         )
         detail += f" (the vendor's table: {tiers})"
+    if (until := account.quota_used_up_until) is not None:
+        detail += f"; the fleet sends nothing until {until:%Y-%m-%d %H:%M} UTC: the quota was used up"
     return CheckRow("limits", True, detail)
 
 

@@ -119,8 +119,8 @@ class Windows:
         try:
             offered = await offers(self.endpoint, now=self.clock.now(), within_s=self.answer_within_s)
         except ReviewError as error:
-            # The review goes on by what is known, and its requests will tell what is wrong with the provider.
-            log.info("model.window_not_told", **self.endpoint.described(), error=str(error))
+            # The review goes on by what is known, and its requests will tell in words what is wrong with the provider.
+            log.info("model.window_not_told", **self.endpoint.described(), error_type=type(error).__name__)
             await self.notes.heard(self._name, None, fresh_s=AGAIN_S)
             return note
         said = offered.get(self.endpoint.model, {})

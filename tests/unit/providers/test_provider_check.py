@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.kimi import KEY, Fault, KimiServer, error, overloaded
 from worker.core.errors import QuotaUsedUp, UnknownModel
 from worker.core.model_info import WindowNote
-from worker.ports import Flow
+from worker.ports import Cost, Flow, Slot, Throttle
 from worker.providers.account import QuotaWindow, balance, models_offered, next_reset, quota_windows, windows_in
 from worker.providers.catalogue import lookup
 from worker.providers.check import TINY, AccountNow, CheckRow, check_provider, choose_model
@@ -40,9 +41,10 @@ def checked(
     base_url: str = "",
     window: WindowWishes | None = None,
     account: AccountNow | None = None,
+    throttle: Throttle | None = None,
 ) -> dict[str, CheckRow]:
     endpoint = Endpoint(base_url or kimi.base_url, key, model)
-    rows = asyncio.run(check_provider(endpoint, clock=FakeClock(), window=window, account=account))
+    rows = asyncio.run(check_provider(endpoint, clock=FakeClock(), window=window, account=account, throttle=throttle))
     for row in rows:
         assert row.ok == (row.cure == "")
         assert key not in row.detail + row.cure
@@ -58,6 +60,17 @@ def test_a_sound_provider_passes_every_row() -> None:
     assert "3 models on offer" in rows["address and key"].detail
     assert rows["balance"].detail == "12.50 left"
     assert rows["limits"].detail == "RPM 100 (settings)"
+    assert "kimi-k2.6 answered" in rows["completion"].detail
+
+
+def test_while_the_fleet_waits_for_a_quota_one_request_finds_out_whether_it_still_must() -> None:
+    class Closed(OpenThrottle):
+        def admit(self, cost: Cost, *, flow: Flow) -> AbstractAsyncContextManager[Slot]:
+            raise QuotaUsedUp("used up")
+
+    with KimiServer() as kimi:
+        rows = checked(kimi, throttle=Closed(), account=AccountNow(quota_used_up_until=FIVE_HOURS))
+    assert rows["limits"].detail.endswith("the fleet sends nothing until 2026-11-20 17:00 UTC: the quota was used up")
     assert "kimi-k2.6 answered" in rows["completion"].detail
 
 
