@@ -126,6 +126,8 @@ def _counts(counts: Mapping[State, int]) -> str:
 def _cards(vitals: Vitals, *, is_known_reader: bool) -> str:
     cards = [_card("Queue", [(f"{priority.value}", f"{length:,}") for priority, length in vitals.waiting.items()])]
     cards.append(_card("Requests to the model", _model(vitals.model, is_known_reader=is_known_reader)))
+    if is_known_reader and vitals.fallback is not None:
+        cards.append(_card("Requests to the second provider", _model(vitals.fallback, is_known_reader=True)))
     if is_known_reader:
         cards.append(_card(f"Spending in {vitals.month}", _spending(vitals)))
     return f'<div class="cards">{"".join(cards)}</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
@@ -158,6 +159,23 @@ def test_metrics_tell_queues_limits_and_spending_by_the_conventions(world: World
         assert line in text
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.name.startswith("kimi_review_") for family in families)
+
+
+def test_the_second_provider_s_account_has_figures_of_its_own(world: World) -> None:
+    told = (KnownLimit("rpm", 3, "told by a refusal"),)
+    busy = replace(VITALS.model, in_use=5, paused_until=None, limits=told, is_adapting=True)
+    world.vitals = replace(VITALS, fallback=busy)
+    text = get(world, "/metrics", BEARER).text
+    for line in (
+        "kimi_review_model_requests_in_flight 17.0",
+        "kimi_review_fallback_requests_in_flight 5.0",
+        'kimi_review_fallback_limit{kind="rpm",source="told by a refusal"} 3.0',
+        'kimi_review_fallback_paused{reason="cooling_down"} 0.0',
+    ):
+        assert line in text
+    page = get(world, "/", BEARER).text
+    assert "Requests to the second provider" in page
+    assert "Requests to the second provider" not in get(world, "/").text
 
 
 def test_figures_of_redis_are_not_told_again_while_it_is_away(world: World) -> None:
