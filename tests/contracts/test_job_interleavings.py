@@ -28,7 +28,7 @@ from worker.storage.jobs import RedisJobs
 T = TypeVar("T")
 CHANGES = tuple(ChangeRef("github", "octo/cat", number) for number in (1, 2))
 HEADS = tuple(letter * 40 for letter in "abc")
-WAYS_BACK = ("again", "later", "failed", "back", "fault", "beyond us")
+WAYS_BACK = ("beyond us", "again", "later", "failed", "back", "fault")
 
 changes, heads, choice = st.sampled_from(CHANGES), st.sampled_from(HEADS), st.integers(0, 9)
 

@@ -323,10 +323,15 @@ def test_upkeep_wakes_somebody_for_what_it_does_not_know_as_for_the_rest(during:
 def test_a_newer_head_takes_over_from_a_job_that_is_not_known(during: Told) -> None:
     async def story(upgrade: Upgrade) -> None:
         job = await upgrade.written(state="triaged", version="2", tomorrow="kept")
+        await upgrade.refused(job, REVIEW)
+        assert await upgrade.jobs.left() == 1
         newer = await upgrade.jobs.accept(Intent(REF, B))
         await upgrade.claimed(newer.job, REVIEW)
         fields = await upgrade.fields(job)
         assert (fields["state"], fields["superseded_by"], fields["tomorrow"]) == ("superseded", B, "kept")
+        # What has ended waits for nobody.
+        assert await upgrade.jobs.left() == 0
+        assert not {name for name in fields if name.startswith("left")}
 
     during(story)
 
