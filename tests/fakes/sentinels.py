@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,26 +89,27 @@ class Watched:
         options = f"master_name={MASTER}&sentinel_password={SENTINEL_PASSWORD}"
         return f"{hosts.replace('://', f'://:{PASSWORD}@', 1)}/0?{options}"
 
-    def master(self) -> Server:
-        """Whom the Sentinels call so."""
+    def master(self) -> Server | None:
+        """Whom the Sentinels call so; None while it is down and no other has taken over."""
         for sentinel in self.sentinels:
-            with suppress(redis.RedisError):
-                address = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
-                assert isinstance(address, list)
-                port = int(address[1])
-                return next(one for one in self.servers if one.port == port)
-        raise AssertionError("no Sentinel answers")
+            with redis.Redis(port=sentinel.port, password=SENTINEL_PASSWORD) as client:
+                state = client.sentinel_master(MASTER)
+            assert isinstance(state, dict)
+            if not (state["is_sdown"] or state["is_odown"]):
+                return next(one for one in self.servers if one.port == state["port"])
+        return None
 
     def fail_over(self) -> None:
         """In order, as an operator asks for it: the old master lives, and is told some ten seconds later."""
         before = self.master()
+        assert before is not None
         self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
         self.await_another_master(before)
 
     def await_another_master(self, before: Server) -> None:
         def is_promoted() -> bool:
             now = self.master()
-            return now is not before and _role(now) == "master"
+            return now not in (before, None) and _role(now) == "master"
 
         until(is_promoted, "another server is the master", within_s=20)
 
