@@ -12,7 +12,8 @@ WORKDIR /build
 COPY requirements.txt wheel[s] ./
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
-      -r requirements.txt
+      -r requirements.txt \
+ && /opt/venv/bin/pip uninstall --quiet --yes pip setuptools
 
 FROM ${PYTHON_IMAGE}
 RUN command -v git >/dev/null \
