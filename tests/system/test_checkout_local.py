@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import worker.checkout.tree
 from tests.fakes.git_server import BareRepository, git
 from worker.checkout import CheckoutLimits, open_local
 from worker.core.change import Snapshot
@@ -181,6 +182,23 @@ def test_a_partial_clone_says_which_command_fills_it(tmp_path: Path) -> None:
     git(tmp_path, *clone)
     with pytest.raises(BadInput, match="refetch"):
         snapshot(tmp_path / "partial", "HEAD~1..HEAD")
+
+
+def test_a_path_is_found_in_a_revision_of_few_files_and_of_too_many_to_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+
+    async def found() -> list[bytes | None]:
+        async with open_local(repository, "HEAD~1..HEAD") as tree:
+            paths = ("a.py", "b.py", "../repo/a.py", "a.py/", ":(top)a.py")
+            texts = [await tree.read(path, revision=tree.head) for path in paths]
+            return [*texts, await tree.read("a.py", revision=tree.head, limit_bytes=3)]
+
+    few = asyncio.run(found())
+    assert few == [b"two\n", None, None, None, None, None]
+    monkeypatch.setattr(worker.checkout.tree, "_LISTING_BYTES", 10)
+    assert asyncio.run(found()) == few
 
 
 def test_a_damaged_object_is_told_with_what_to_do(tmp_path: Path) -> None:

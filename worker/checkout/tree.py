@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,10 @@ DIFF_FORM: Sequence[str] = (
 
 
 _LIST_BYTES = 256_000_000
+_LISTING_BYTES = 30_000_000
+"""Of a revision's files, some 300,000 of them; in a larger one each path is looked up by itself."""
+_BATCH_ROW_BYTES = 100
+"""What `cat-file --batch` writes around a blob, at most."""
 _MAX_LEFT_OUT = 500
 # Fewer blobs than this are asked for one by one; more, and the whole tree is cheaper to name.
 _MANY_BLOBS = 2_000
@@ -103,6 +107,8 @@ class ObjectTree:
     _diff: Snapshot | None = None
     _searchable: dict[str, Unprocessable | None] = field(default_factory=dict)
     """Revisions that were made searchable, or why they cannot be."""
+    _listings: dict[str, Mapping[bytes, str] | None] = field(default_factory=dict)
+    _listing_once: threading.Lock = field(default_factory=threading.Lock)
     _once: threading.Lock = field(default_factory=threading.Lock)
 
     async def snapshot(self) -> Snapshot:
@@ -222,22 +228,24 @@ class ObjectTree:
         oid = self._entry(path, revision)
         if oid is None:
             return None
-        size = self._size(oid)
-        if size is None:
+        is_here, data = self._blob(oid, limit_bytes)
+        if not is_here:
             self.supply.blobs([oid])
-            size = self._size(oid)
-        if size is None or size > limit_bytes:
-            return None
-        done = self._run(["cat-file", "blob", oid], limit_bytes)
-        self._expect(done, "a blob")
-        return done.output
+            _, data = self._blob(oid, limit_bytes)
+        return data
 
-    def _size(self, oid: str) -> int | None:
-        """Bytes of a blob, None when it is not here."""
-        done = self._run(["cat-file", "--batch-check=%(objectsize)"], 1_000, stdin=oid.encode() + b"\n")
-        self._expect(done, "a blob's size")
-        words = done.output.split()
-        return int(words[0]) if len(words) == 1 else None
+    def _blob(self, oid: str, limit_bytes: int) -> tuple[bool, bytes | None]:
+        """Whether a blob is here, and its bytes unless they are more than `limit_bytes`."""
+        command = ["cat-file", "--batch=%(objectsize)"]
+        try:
+            done = self._run(command, limit_bytes + _BATCH_ROW_BYTES, stdin=oid.encode("ascii") + b"\n")
+        except OutputTooLong:
+            return True, None
+        self._expect(done, "a blob")
+        size, _, rest = done.output.partition(b"\n")
+        if not size.isdigit():
+            return False, None
+        return True, rest[: int(size)] if int(size) <= limit_bytes else None
 
     def _entry(self, path: str, revision: str) -> str | None:
         """The id of the blob at `path`, found in tree objects: no path ever reaches the file system."""
@@ -245,6 +253,28 @@ class ObjectTree:
         # git would normalise or refuse these; no tree holds them as one entry.
         if not raw or b"\0" in raw or raw.startswith(b"/") or b".." in raw.split(b"/"):
             return None
+        listed = self._listing(_sha(revision))
+        return listed.get(raw) if listed is not None else self._entry_alone(path, raw, revision)
+
+    def _listing(self, sha: str) -> Mapping[bytes, str] | None:
+        """Path → id of all blobs of a revision, listed once: a review reads hundreds. None when they are too many."""
+        with self._listing_once:
+            if sha not in self._listings:
+                self._listings[sha] = self._listed(sha)
+            return self._listings[sha]
+
+    def _listed(self, sha: str) -> Mapping[bytes, str] | None:
+        try:
+            done = self._run(["ls-tree", "-r", "-z", "--full-tree", "--end-of-options", sha], _LISTING_BYTES)
+        except OutputTooLong:
+            return None
+        if done.code != 0:
+            # A clone may lack trees that nobody asks for.
+            return None
+        rows = (row.partition(b"\t") for row in done.output.split(b"\0") if row)
+        return {name: meta[12:].decode("ascii") for meta, _, name in rows if meta[7:12] == b"blob "}
+
+    def _entry_alone(self, path: str, raw: bytes, revision: str) -> str | None:
         command = [
             "--literal-pathspecs",
             "ls-tree",
