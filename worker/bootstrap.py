@@ -185,6 +185,7 @@ class Services:
             voice=self.installation.voice,
             settle_s=settings.review_settle_s,
             settings_hash=self.installation.result_hash,
+            reviews_drafts=settings.review_drafts,
         )
 
 

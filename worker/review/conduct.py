@@ -144,10 +144,8 @@ def _answers(saved: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def reason_to_skip(change: Change, policy: Policy) -> str:
     """Why this change is not reviewed now, in words; empty when it is."""
-    if reason := reason_unpostable(change):
+    if reason := reason_unpostable(change, reviews_drafts=policy.reviews_drafts):
         return reason
-    if change.is_draft and not policy.reviews_drafts:
-        return "the change is a draft; it is reviewed when it is ready (REVIEW_DRAFTS=true reviews drafts too)"
     if change.is_fork and not policy.reviews_forks:
         return "the change comes from a fork (REVIEW_FORKS=true reviews those too)"
     return ""

@@ -66,10 +66,12 @@ async def check_current(claim: Claim, jobs: Jobs) -> None:
     raise LeaseLost(f"The lease of job {claim.job.id} is gone: another worker has it or it ended.")
 
 
-def reason_unpostable(change: Change) -> str:
-    """Why nothing can be posted on the change now, in words; empty when it can."""
+def reason_unpostable(change: Change, *, reviews_drafts: bool = True) -> str:
+    """Why nothing can or shall be posted on the change now, in words; empty when it can."""
     if change.state != "open":
         return f"the change is {change.state}"
     if change.is_locked:
         return "the conversation is locked, nothing can be posted"
+    if change.is_draft and not reviews_drafts:
+        return "the change is a draft; it is reviewed when it is ready (REVIEW_DRAFTS=true reviews drafts too)"
     return ""

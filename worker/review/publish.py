@@ -37,6 +37,7 @@ class Publishing:
     voice: Voice = field(default_factory=Voice)
     settle_s: float = 0.0
     settings_hash: str = ""
+    reviews_drafts: bool = True
 
     def freshness(self, forge: Forge) -> Freshness:
         return Freshness(forge, self.jobs, self.clock, settle_s=self.settle_s, settings_hash=self.settings_hash)
@@ -80,7 +81,7 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     report = load_report(records[REPORT])
     freshness = publishing.freshness(forge)
     change = await freshness.change_at(job, report.head)
-    if reason := reason_unpostable(change):
+    if reason := reason_unpostable(change, reviews_drafts=publishing.reviews_drafts):
         return await _skipped(claim, reason, jobs)
 
     record = records.get(POSTED)

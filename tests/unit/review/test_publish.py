@@ -401,6 +401,25 @@ def test_a_change_that_takes_no_review_any_more_is_skipped_and_says_so(changes: 
     asyncio.run(scenario())
 
 
+def test_a_change_that_became_a_draft_keeps_its_review_until_it_is_ready() -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report())
+        ready = world.forge.changes[REF]
+        world.forge.open(replace(ready, is_draft=True))
+        publishing = Publishing(
+            jobs=world.jobs, clock=world.clock, marker_key=MARKER_KEY, voice=world.voice, reviews_drafts=False
+        )
+        assert "a draft" in (await publish_job(claim, forge=world.forge, publishing=publishing)).skipped
+        assert world.visible() == []
+        world.forge.open(ready)
+        again = await world.jobs.accept(Intent(ref=REF, head=HEAD))
+        assert again.state is State.REVIEWED
+        assert await world.publish(await world.claim_again(again.job)) == Published(comments=3)
+
+    asyncio.run(scenario())
+
+
 def test_what_was_raised_for_an_earlier_head_is_not_repeated_but_named() -> None:
     async def scenario() -> None:
         world = World()
