@@ -98,11 +98,11 @@ class FileDiff:
 
     @property
     def added(self) -> int:
-        return sum(hunk.added for hunk in self.hunks)
+        return sum([hunk.added for hunk in self.hunks])
 
     @property
     def removed(self) -> int:
-        return sum(hunk.removed for hunk in self.hunks)
+        return sum([hunk.removed for hunk in self.hunks])
 
     @property
     def changed(self) -> int:

@@ -19,6 +19,12 @@ from worker.core.diff.paths import git_line_paths, header_path, plain_paths, str
 from worker.core.errors import BadInput
 
 _HUNK_HEADER = re.compile(rb"@@ -(\d{1,12})(?:,(\d{1,12}))? \+(\d{1,12})(?:,(\d{1,12}))? @@ ?([^\n]*)\n")
+# What most files begin with, read at once; every other form is read line by line.
+_USUAL_HEADER = re.compile(
+    rb"diff --git ([^\r\n]+)\n(?:(new|deleted) file mode ([0-7]{6})\n)?"
+    rb"index ([0-9a-f]{4,64})\.\.([0-9a-f]{4,64})(?: ([0-7]{6}))?\n"
+    rb"--- ([^\r\n]+)\n\+\+\+ ([^\r\n]+)\n(?=@@ -)"
+)
 _INDEX = re.compile(rb"index ([0-9a-f]{4,64})\.\.([0-9a-f]{4,64})(?: ([0-7]{6}))?$")
 _PERCENT = re.compile(rb"similarity index (\d{1,3})%$")
 _BINARY_BLOCK = re.compile(rb"(?:literal|delta) \d+\r?\n(?:[A-Za-z][!-~]+\r?\n)*\r?\n")
@@ -43,6 +49,7 @@ _ONLY_IN = re.compile(rb"^Only in [^\n]+: [^\n]+$", re.MULTILINE)
 _SIGNATURE = re.compile(rb"-- ?\r?\n")
 _NEXT_PLAIN_FILE = re.compile(rb"--- [^\n]*\n\+\+\+ [^\n]*\n@@")
 
+_LINE_FEED = 0x0A
 _COLOURED = "the diff has colour codes in it; write it with --no-color"
 _EMPTY_BLOBS = (
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
@@ -81,7 +88,7 @@ class _Header:
 
 
 class _Parser:
-    """One pass over one diff; `_next_file` is the line feed before the next `diff ` line."""
+    """One pass over one diff; `_next_file` is looked for once for each file."""
 
     def __init__(self, diff: bytes) -> None:
         self._diff = diff
@@ -135,6 +142,30 @@ class _Parser:
     # ------------------------------------------------------------------------------------- headers
 
     def _git_file(self, start: int) -> tuple[FileDiff, int]:
+        usual = _USUAL_HEADER.match(self._diff, start)
+        if usual is None:
+            return self._unusual_git_file(start)
+        git_line, event, mode, old_blob, new_blob, kept_mode, old_name, new_name = usual.groups()
+        old_mode = new_mode = None if kept_mode is None else kept_mode.decode()
+        status: Status = "modified"
+        if event == b"new":
+            status, new_mode = "added", mode.decode()
+        elif event == b"deleted":
+            status, old_mode = "deleted", mode.decode()
+        header = _Header(
+            old_mode,
+            new_mode,
+            old_blob.decode(),
+            new_blob.decode(),
+            status,
+            old_name=header_path(old_name),
+            new_name=header_path(new_name),
+            has_names=True,
+        )
+        hunks, position = self._hunks(usual.end())
+        return self._finished(header, git_line, hunks, start), position
+
+    def _unusual_git_file(self, start: int) -> tuple[FileDiff, int]:
         diff = self._diff
         first, position = self._line(start)
         header = _Header()
@@ -314,66 +345,58 @@ class _Parser:
     def _hunks(self, position: int) -> tuple[tuple[Hunk, ...], int]:
         """The hunks that begin at `position`, and where they end."""
         diff = self._diff
-        match = _HUNK_HEADER.match
+        next_file = self._next_file_after(position)
         hunks: list[Hunk] = []
-        while diff.startswith(b"@@", position):
-            header = match(diff, position)
-            if header is None:
-                self._fail(position, "a hunk header that git would not write; write the diff again, whole")
+        while header := _HUNK_HEADER.match(diff, position):
             old_start, old_count, new_start, new_count, section = header.groups()
             old_lines = 1 if old_count is None else int(old_count)
             new_lines = 1 if new_count is None else int(new_count)
             start = header.end()
             end, added, removed = (
-                self._one_sided_end(start, old_lines, new_lines)
-                or self._end(start, old_lines, new_lines)
+                # A side that does not exist has line 0: then the hunk is the file's only one.
+                (b"0" in (old_start, new_start) and self._one_sided_end(start, old_lines, new_lines, next_file))
+                or self._end(start, old_lines, new_lines, next_file)
                 or self._careful_end(start, old_lines, new_lines)
             )
             hunks.append(
                 Hunk(int(old_start), old_lines, int(new_start), new_lines, section, diff[start:end], added, removed)
             )
             position = end
+        if diff.startswith(b"@@", position):
+            self._fail(position, "a hunk header that git would not write; write the diff again, whole")
         self._check_after_hunk(position)
         return tuple(hunks), position
 
-    def _one_sided_end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int] | None:
-        """Where the body of a new or a deleted file ends, and its added and removed lines.
-
-        None when it is another kind of hunk, or not every line up to the next file has its sign.
-        """
-        if old_lines and new_lines:
-            return None
-        end = min(self._next_file_after(start - 1) + 1, len(self._diff))
-        signs = self._diff.count(b"\n-" if old_lines else b"\n+", start - 1, end)
-        rows = self._diff.count(b"\n", start, end)
-        is_whole = rows == signs == old_lines + new_lines and self._diff[end - 1 : end] == b"\n"
+    def _one_sided_end(self, start: int, old_lines: int, new_lines: int, next_file: int) -> tuple[int, int, int] | None:
+        """As `_end`, for a new or a deleted file, whose lines all have one sign."""
+        diff, count = self._diff, self._diff.count
+        end = min(next_file + 1, len(diff))
+        signs = count(b"\n-" if old_lines else b"\n+", start - 1, end)
+        lines = max(old_lines, new_lines)
+        is_whole = signs == lines == old_lines + new_lines == count(b"\n", start, end) and diff[end - 1] == _LINE_FEED
         return (end, new_lines, old_lines) if is_whole else None
 
-    def _end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int] | None:
-        """Where a body ends that is as git writes it, verified by counting; also its added and removed lines."""
-        find, count = self._diff.find, self._diff.count
-        # No line of a body can begin with @ or d, so these two bound the body from above.
+    def _end(self, start: int, old_lines: int, new_lines: int, next_file: int) -> tuple[int, int, int] | None:
+        """Where a body ends that is as git writes it, and its added and removed lines, all verified by counting.
+
+        None for a body that has to be read line by line. `next_file` is the line feed after the file's last line.
+        """
+        diff, count = self._diff, self._diff.count
         before = start - 1
-        next_file = self._next_file_after(before)
-        end = find(b"\n@@ -", before, next_file)
-        end = min((next_file if end < 0 else end) + 1, len(self._diff))
+        # No line of a body can begin with @.
+        end = diff.find(b"\n@@ -", before, next_file)
+        end = min((next_file if end < 0 else end) + 1, len(diff))
         added = count(b"\n+", before, end)
         removed = count(b"\n-", before, end)
         context = count(b"\n ", before, end)
-        rows = count(b"\n", start, end)
-        if rows != added + removed + context:
-            rows -= count(b"\n\\", before, end)
-        is_whole = (
-            rows == added + removed + context
-            and added + context == new_lines
-            and removed + context == old_lines
-            and self._diff[end - 1 : end] == b"\n"
-            and self._diff[start : start + 1] != b"\\"
-        )
+        if added + context != new_lines or removed + context != old_lines or diff[end - 1] != _LINE_FEED:
+            return None
+        rows = count(b"\n", start, end) - added - removed - context
+        is_whole = not rows or (rows == count(b"\n\\", before, end) and diff[start : start + 1] != b"\\")
         return (end, added, removed) if is_whole else None
 
     def _next_file_after(self, position: int) -> int:
-        """Where the line feed before the next `diff` line is; the diff's length after the last one."""
+        """The line feed before the next `diff` line, or the diff's length: no line of a body can begin with d."""
         if self._next_file < position:
             self._next_file = self._diff.find(b"\ndiff ", position)
             if self._next_file < 0:

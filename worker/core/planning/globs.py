@@ -22,6 +22,9 @@ class Marks:
     vendored: bool | None = None
 
 
+NO_MARKS: Final = Marks()
+
+
 @dataclass(frozen=True, slots=True)
 class MarkLine:
     """One mark of one line of a `.gitattributes` file."""
@@ -60,6 +63,8 @@ class Attributes:
         return cls(tuple(lines))
 
     def marks(self, path: str) -> Marks:
+        if not self.lines:
+            return NO_MARKS
         found: dict[str, bool | None] = {}
         for line in self.lines:
             if line.matches(path):
@@ -75,7 +80,7 @@ def _value(off: str, value: str | None) -> bool | None:
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
     """Whether any of `patterns` matches `path`."""
-    return any((compiled := compiled_glob(pattern)) and compiled.match(path) for pattern in patterns)
+    return bool(patterns) and any((compiled := compiled_glob(pattern)) and compiled.match(path) for pattern in patterns)
 
 
 @cache

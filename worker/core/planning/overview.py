@@ -72,8 +72,11 @@ def map_rows(files: Sequence[FileDiff], skipped: Mapping[int, str], count: Count
     told = [(file.path.split("/")[:-1], file.added, file.removed) for file in files]
     deepest = max(len(folders) for folders, _, _ in told)
     for depth in range(min(deepest, 6), -1, -1):
-        rows = _folders(told, depth)
-        if len(rows) * 8 <= limit and count("\n".join(rows)) <= limit:
+        folders = _folders(told, depth)
+        if depth and len(folders) * 8 > limit:
+            continue
+        rows = [_folder_row(folder, *sums) for folder, sums in folders.items()]
+        if count("\n".join(rows)) <= limit:
             return rows
     return _largest(rows, count, limit)
 
@@ -121,18 +124,19 @@ def _signatures(file: FileDiff) -> Iterable[str]:
         yield f"  {'declares' if sign == b'+' else 'no longer declares'} {mask(shown(text))[:160]}"
 
 
-def _folders(told: Sequence[tuple[list[str], int, int]], depth: int) -> list[str]:
-    """A row for each folder of at most `depth` levels, with the files below it."""
+def _folders(told: Sequence[tuple[list[str], int, int]], depth: int) -> dict[str, list[int]]:
+    """Each folder of at most `depth` levels: how many files are below it, and their added and removed lines."""
     folders: dict[str, list[int]] = {}
     for parts, added, removed in told:
         sums = folders.setdefault("/".join(parts[:depth]), [0, 0, 0])
         sums[0] += 1
         sums[1] += added
         sums[2] += removed
-    return [
-        f"* {shown_path(folder + '/') if folder else 'at the top'}: {number} files, {_lines(added, removed)}"
-        for folder, (number, added, removed) in folders.items()
-    ]
+    return folders
+
+
+def _folder_row(folder: str, number: int, added: int, removed: int) -> str:
+    return f"* {shown_path(folder + '/') if folder else 'at the top'}: {number} files, {_lines(added, removed)}"
 
 
 def _largest(rows: list[str], count: Counter, limit: int) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk
 from worker.core.diff.split import cut_at
-from worker.core.planning.rendering import opening_text, raw_header, raw_size, raw_sizes, rows_gain
+from worker.core.planning.rendering import hunks_gain, opening_text, raw_header, raw_size, raw_sizes, rows_gain
 from worker.core.planning.tokens import Counter, Size, total
 
 FULL_ENOUGH: Final = 0.85
@@ -67,10 +67,7 @@ def partial(note: str) -> str:
 def measured(hunks: Sequence[Hunk], count: Counter) -> list[Part]:
     """Every hunk whole, with its size."""
     sizes = raw_sizes([raw_header(hunk) + hunk.body for hunk in hunks], count)
-    return [
-        Part(hunk, size + rows_gain(hunk.removed, hunk.new_start, hunk.new_lines))
-        for hunk, size in zip(hunks, sizes, strict=True)
-    ]
+    return [Part(hunk, size + hunks_gain([hunk])) for hunk, size in zip(hunks, sizes, strict=True)]
 
 
 def measured_or_ruled(hunks: Sequence[Hunk], limit: Size, count: Counter) -> list[Part | Ruler]:
@@ -150,21 +147,22 @@ def _cut(hunk: Hunk, room: Size, count: Counter) -> tuple[Part, Part] | None:
 class _Block:
     """Consecutive lines of a hunk, or what several of them add up to."""
 
-    length: int = 0
+    length: int
     """Bytes of the hunk's body."""
-    size: Size = field(default_factory=Size)
+    size: Size
     """As text, without what the rows gain when they are shown."""
-    removed: int = 0
-    numbered: int = 0
+    removed: int
+    numbered: int
     """Lines that are shown with a number: all others."""
 
-    def __add__(self, other: _Block) -> _Block:
-        return _Block(
-            self.length + other.length,
-            self.size + other.size,
-            self.removed + other.removed,
-            self.numbered + other.numbered,
-        )
+
+def _added_up(blocks: Sequence[_Block]) -> _Block:
+    return _Block(
+        sum([block.length for block in blocks]),
+        total(block.size for block in blocks),
+        sum([block.removed for block in blocks]),
+        sum([block.numbered for block in blocks]),
+    )
 
 
 def rulers(hunks: Sequence[Hunk], limit: Size, count: Counter) -> list[Ruler]:
@@ -203,18 +201,15 @@ class Ruler:
 
     def take(self, limit: Size) -> tuple[int, Size]:
         """Where in the body a part that fits `limit` ends, and its size; it has one line at least."""
-        taken: list[_Block] = []
-        run = _Block()
-        while self._left and self._size(run + self._left[-1]).fits(limit):
-            taken.append(self._left.pop())
-            run += taken[-1]
+        taken = self._that_fit(limit)
         if not taken:
             if self._opened():
                 return self.take(limit)
-            run = self._left.pop()
+            taken = [self._left.pop()]
         elif self._left:
-            self._give_back(taken, run.length - (_border(self._hunk.body, self._at, self._at + run.length) - self._at))
-            run = sum(taken, _Block())
+            end = self._at + sum(block.length for block in taken)
+            self._give_back(taken, end - _border(self._hunk.body, self._at, end))
+        run = _added_up(taken)
         size = self._size(run)
         self._at += run.length
         self._number += run.numbered
@@ -222,10 +217,25 @@ class Ruler:
 
     def rest(self) -> Size:
         """The size of all that is left, as one part."""
-        return self._size(sum(self._left, _Block()))
+        return self._size(_added_up(self._left))
 
     def _size(self, run: _Block) -> Size:
-        return self._header + run.size + rows_gain(run.removed, self._number, run.numbered)
+        return self._header + run.size + Size(*rows_gain(run.removed, self._number, run.numbered))
+
+    def _that_fit(self, limit: Size) -> list[_Block]:
+        """The next blocks, as many as `limit` holds together, taken out of what is left."""
+        room = limit - self._header
+        tokens = size_bytes = removed = numbered = taken = 0
+        for block in reversed(self._left):
+            tokens += block.size.tokens
+            size_bytes += block.size.bytes
+            removed += block.removed
+            numbered += block.numbered
+            gain_tokens, gain_bytes = rows_gain(removed, self._number, numbered)
+            if tokens + gain_tokens > room.tokens or size_bytes + gain_bytes > room.bytes:
+                break
+            taken += 1
+        return [self._left.pop() for _ in range(taken)]
 
     def _opened(self) -> bool:
         """Put single lines in the place of the next block; False when it is one already."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from worker.core.diff.model import FileDiff, Hunk
+from worker.core.diff.model import FileDiff
 from worker.core.ledger import NotReviewed
 from worker.core.model_info import Budget
 from worker.core.planning.grouping import clusters
@@ -24,7 +24,7 @@ from worker.core.planning.pieces import (
     piece_of,
     split_parts,
 )
-from worker.core.planning.rendering import opening_text, raw_header, raw_sizes, rows_gain
+from worker.core.planning.rendering import hunks_gain, opening_text, raw_header, raw_sizes
 from worker.core.planning.tokens import Counter, Size, total
 
 _BATCH_BYTES: Final = 8_000_000
@@ -67,7 +67,7 @@ class Units:
             told = note(file, reason=reason)
             if reason is None:
                 batch.append(Piece(file, file.hunks, Size(), told, digests[index]))
-                batch_bytes += sum(len(hunk.body) for hunk in file.hunks)
+                batch_bytes += sum([len(hunk.body) for hunk in file.hunks])
             elif told:
                 batch.append(Piece(file, (), Size(), told))
             if batch_bytes > _BATCH_BYTES:
@@ -78,7 +78,7 @@ class Units:
     def _measured(self, batch: Sequence[Piece]) -> Iterator[Piece]:
         """The batch's files that fit a unit, with their sizes, and the last parts of those that do not."""
         most = self._limit.tokens * MAY_FIT
-        is_large = [sum(len(hunk.body) for hunk in piece.hunks) > most for piece in batch]
+        is_large = [sum([len(hunk.body) for hunk in piece.hunks]) > most for piece in batch]
         sizes = iter(
             raw_sizes([_text(it) for it, large in zip(batch, is_large, strict=True) if not large], self._count)
         )
@@ -88,7 +88,7 @@ class Units:
             if large:
                 yield from self._cut(piece, list(islice(ruled, len(piece.hunks))))
                 continue
-            size = next(sizes) + _gain(piece.hunks)
+            size = next(sizes) + hunks_gain(piece.hunks)
             if size.fits(self._limit):
                 yield Piece(piece.diff, piece.hunks, size, piece.note, piece.digest)
             else:
@@ -144,10 +144,6 @@ class Units:
 def _text(piece: Piece) -> bytes:
     opening = opening_text("F1000", piece.diff.path, piece.note).encode("utf-8", "replace")
     return b"".join([opening, *(part for hunk in piece.hunks for part in (raw_header(hunk), hunk.body))])
-
-
-def _gain(hunks: Sequence[Hunk]) -> Size:
-    return total(rows_gain(hunk.removed, hunk.new_start, hunk.new_lines) for hunk in hunks)
 
 
 def _readable(size: int) -> str:
