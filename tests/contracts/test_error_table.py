@@ -106,21 +106,31 @@ ROWS = [
         ("LLM_TPD", "midnight UTC"),
         cools=True,
     ),
-    Row("no balance, 429", Fault(429, no_balance()), NoBalance, ("FALLBACK_",)),
+    Row("no balance, 429", Fault(429, no_balance()), NoBalance, ("FALLBACK_",), cools=True),
     Row(
         "no balance, 402",
         Fault(402, {"error": {"message": "Insufficient Balance"}}),
         NoBalance,
         ("top the account up",),
+        cools=True,
     ),
     Row(
         "no balance, 403",
         Fault(403, error("exceeded_current_quota_error", f"{ACCOUNT} is not active, exceeded current quota")),
         NoBalance,
+        cools=True,
     ),
-    Row("no balance, 403, words alone", Fault(403, error("permission_error", "insufficient balance")), NoBalance),
     Row(
-        "no quota, as OpenAI says it", Fault(429, {"error": {"code": "insufficient_quota", "message": "x"}}), NoBalance
+        "no balance, 403, words alone",
+        Fault(403, error("permission_error", "insufficient balance")),
+        NoBalance,
+        cools=True,
+    ),
+    Row(
+        "no quota, as OpenAI says it",
+        Fault(429, {"error": {"code": "insufficient_quota", "message": "x"}}),
+        NoBalance,
+        cools=True,
     ),
     Row(
         "Code Plan: concurrency",

@@ -12,6 +12,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Literal, Protocol
 
 import httpx
@@ -22,6 +23,7 @@ from worker.core.errors import (
     ConfigurationError,
     ContentFiltered,
     EmptyAnswer,
+    NoBalance,
     Overloaded,
     ParameterRefused,
     QuotaUsedUp,
@@ -52,6 +54,8 @@ Body = dict[str, object]
 
 log = structlog.get_logger(__name__)
 
+BALANCE_PAUSE_S = 1800.0
+"""How long an account without money is left alone."""
 MAX_ERROR_BYTES = 64_000
 MAX_WHOLE_BYTES = 32_000_000
 
@@ -291,7 +295,7 @@ class RemoteModel(ABC):
 
     async def _attempt(self, prompt: Prompt, body: Body, flow: Flow) -> _Outcome:
         """One admitted request. Raises what kept it from being answered."""
-        refusal: RateLimited | Overloaded | QuotaUsedUp | None = None
+        refusal: RateLimited | Overloaded | QuotaUsedUp | NoBalance | None = None
         async with self._throttle.admit(self._cost(prompt), flow=flow) as slot:
             started_s = self._clock.monotonic()
             try:
@@ -303,7 +307,7 @@ class RemoteModel(ABC):
                 # By the server: what the throttle calls too long is so by the account's limits.
                 await self._narrow(error)
                 raise
-            except (RateLimited, Overloaded, QuotaUsedUp) as error:
+            except (RateLimited, Overloaded, QuotaUsedUp, NoBalance) as error:
                 # Turned away before any work: nothing was used. The fleet is told once the place is free again.
                 await slot.settle(Usage())
                 refusal = error
@@ -317,9 +321,14 @@ class RemoteModel(ABC):
         if refusal is not None:
             if isinstance(refusal, QuotaUsedUp) and refusal.until is None:
                 refusal.until = await next_reset(self.endpoint, now=self._clock.now())
-            await self._throttle.refused(refusal)
+            await self._throttle.refused(self._closing(refusal) if isinstance(refusal, NoBalance) else refusal)
             raise refusal
         return _Outcome(reply, usage, self._clock.monotonic() - started_s, broke_off)
+
+    def _closing(self, error: NoBalance) -> QuotaUsedUp:
+        """For the whole fleet, since each waiting job would only be refused for itself. A top-up is not announced."""
+        error.until = error.until or self._clock.now() + timedelta(seconds=BALANCE_PAUSE_S)
+        return QuotaUsedUp(str(error), until=error.until)
 
     async def _exchange(self, body: Body) -> tuple[Reply, str]:
         """Send and read until the answer is whole. The second part says why it broke off, if it did."""

@@ -522,10 +522,12 @@ def _refusal(answer: Mapping[str, Any], cost: Cost) -> ReviewError:
     kind = answer["kind"]
     if kind in ("quota", "day"):
         until = datetime.fromtimestamp(float(answer["till"]) / 1000, UTC)
-        what = "The provider's quota" if kind == "quota" else f"The day's {answer['limit']} tokens"
-        return QuotaUsedUp(
-            f"{what}: all used up; requests are possible again at {until:%Y-%m-%d %H:%M} UTC.", until=until
+        what = (
+            "The provider said that the account's quota or balance is"
+            if kind == "quota"
+            else f"The day's {answer['limit']} tokens are"
         )
+        return QuotaUsedUp(f"{what} used up; requests go on at {until:%Y-%m-%d %H:%M} UTC.", until=until)
     if kind == "too_long":
         limit = int(answer["limit"])
         return RequestTooLong(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from structlog.testing import capture_logs
 
 from tests.fakes.admission import OpenThrottle
 from tests.fakes.clock import FakeClock
-from tests.fakes.kimi import KEY, Fault, KimiServer, canned, overloaded, rate_limited
+from tests.fakes.kimi import KEY, Fault, KimiServer, canned, error, overloaded, rate_limited
 from worker.core.errors import (
     AnswerCutOff,
     ContentFiltered,
     EmptyAnswer,
+    NoBalance,
     Overloaded,
+    QuotaUsedUp,
     RequestTooLong,
     ReviewError,
     Stalled,
@@ -240,6 +243,16 @@ def test_a_request_that_no_minute_of_the_account_can_hold_is_not_waited_for() ->
     assert "REVIEW_CHUNK_TOKENS" in str(asked.error)
     assert asked.clock.slept == []
     assert asked.model.info.window_tokens == 262_144, "an account's limit is no window"
+
+
+def test_an_account_without_money_is_left_alone_by_the_whole_fleet() -> None:
+    asked = Asked(Fault(402, error("insufficient_balance", "Insufficient balance")))
+    in_half_an_hour = asked.clock.now() + timedelta(minutes=30)
+    assert isinstance(asked.error, NoBalance)
+    assert asked.error.until == in_half_an_hour
+    assert [(type(told), getattr(told, "until", None)) for told in asked.throttle.refusals] == [
+        (QuotaUsedUp, in_half_an_hour)
+    ]
 
 
 def test_a_minute_that_is_full_is_waited_for() -> None:
