@@ -83,7 +83,7 @@ async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
 
 
 async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
-    yield _settings()
+    yield settings_row()
     yield await asyncio.to_thread(_git)
     clock = SystemClock()
     unknown: ReviewError | None = None
@@ -165,7 +165,8 @@ async def _forges(settings: Settings, services: Services) -> AsyncIterator[Check
                 yield CheckRow(name, True, f"{repository}: its pull requests can be read")
 
 
-def _settings() -> CheckRow:
+def settings_row() -> CheckRow:
+    """After `load` found nothing wrong: whether `.env` holds names of other programs, which a reader may count on."""
     foreign = foreign_names()
     if not foreign:
         return CheckRow("settings", True, "all of them can be used")
