@@ -103,6 +103,16 @@ def test_a_change_is_shown_with_its_scope_its_definitions_and_its_surroundings(t
     assert "return shout" not in text, "the change itself is in the unit"
 
 
+def test_prose_gets_no_evidence_and_leaves_its_room_to_code(tmp_path: Path) -> None:
+    guide = "\n".join(f"Line {number} tells to shout." for number in range(80))
+    change: dict[str | bytes, bytes | str | None] = {"docs/guide.md": guide, "app.po": 'msgid "shout"\n'}
+    assert evidence(tmp_path / "words", change) == ""
+    change["app.py"] = APP.replace("return fifth", "return shout(fifth, self.limit)")
+    text = evidence(tmp_path / "both", change)
+    assert "definition of shout" in text
+    assert "guide" not in text
+
+
 def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
     text = evidence(tmp_path / "r", {"app.py": APP.replace("def run(self, name)", "def run(self, name, more)")})
     assert re.search(r"^E\d+ other\.py:\d+-\d+ \(.*caller of run.*\)$", text, re.MULTILINE)

@@ -22,6 +22,7 @@ from worker.core.evidence.sites import PATTERN, Site, index_sites, names_defined
 from worker.core.masking import mask
 from worker.core.planning.plan import Chunk, ChunkFile
 from worker.core.planning.showing import shown
+from worker.core.planning.spending import Importance, importance
 from worker.ports import Tree
 from worker.review.outlines import outline_apart
 
@@ -39,6 +40,7 @@ _KEPT_FILES: Final = 2_000
 _MAX_SIGNATURES: Final = 8
 _CALLERS: Final = 6
 _GATHER_S: Final = 30.0
+_PAGES: Final = (".html", ".svg")
 _REGULAR_MODES: Final = frozenset({"100644", "100755"})
 
 
@@ -91,7 +93,7 @@ class EvidenceSource:
             return Evidence()
         if len(self._sources) > _KEPT_FILES:
             self._sources.clear()
-        parts = [_part(file) for file in chunk.files]
+        parts = [_part(file) for file in chunk.files if not _is_prose(file.path)]
         excerpts: list[Excerpt] = []
         try:
             async with asyncio.timeout(_GATHER_S):
@@ -201,6 +203,11 @@ def _outlined(texts: Mapping[str, bytes]) -> dict[str, _Source | None]:
         rows = [row.removesuffix("\r") for row in mask(text).split("\n")]
         found[path] = _Source(rows, outlines[path], imported_words(text))
     return found
+
+
+def _is_prose(path: str) -> bool:
+    """A page is for a browser and may hold code; any other document is read by people, and its words name nothing."""
+    return importance(path) is Importance.DOCUMENT and not path.lower().endswith(_PAGES)
 
 
 def _has_source(file: ChunkFile) -> bool:
