@@ -27,8 +27,9 @@ if delivery ~= '' then
 end
 
 local digest = redis.sha1hex(table.concat({forge, repository, number, head, settings}, '\0'))
-local now_known = hash(change)
-local id = now_known['key:' .. digest]
+-- Not the whole of it: a change of many pushes has two fields for each.
+local known = redis.call('HMGET', change, 'key:' .. digest, 'job', 'generation')
+local id, current_id, generation_now = known[1], known[2], known[3]
 local job = id and hash(job_key(id)) or {}
 
 -- Somebody wants it now: what was meant for the night moves up.
@@ -45,7 +46,7 @@ end
 
 -- Make `id` the change's one current job; whatever was current steps back, at once or at its next safe point.
 local function make_current()
-  local current = now_known.job
+  local current = current_id
   if current and current ~= id then
     local old = hash(job_key(current))
     if old.state and not FINAL[old.state] then
@@ -64,7 +65,7 @@ local function make_current()
 end
 
 if job.state then
-  local is_current = now_known.job == id
+  local is_current = current_id == id
   if head == '' then
     -- Asked without a head: one that nobody has begun yet will see the same head as this one would.
     if job.state == 'queued' and job.head == '' and job.attempt == '0' then
@@ -107,7 +108,7 @@ id = string.sub(redis.sha1hex(digest .. ':' .. round), 1, 20)
 local made = {
   version = tostring(VERSION), id = id, forge = forge, repository = repository, number = number, head = head,
   priority = priority, settings_hash = settings, stage = 'review', forced = force and '1' or '',
-  attempt = '0', deaths = '0', generation = now_known.generation or '0',
+  attempt = '0', deaths = '0', generation = generation_now or '0',
   not_before = stamp(start_at), created_at = stamp(NOW),
 }
 redis.call('HSET', job_key(id), unpack(flat(made)))
