@@ -34,15 +34,6 @@ _MASKED = re.compile("«masked[^»]*»")
 _ELLIPSIS = re.compile(r"^(?:\.\.\.|…)|(?:\.\.\.|…)$")
 
 
-def is_valid(anchor: Anchor, file: FileDiff) -> bool:
-    """Whether a forge takes a comment there: the lines lie within one hunk of `file`, on one side."""
-    return (
-        anchor.path == file.path
-        and 1 <= anchor.start_line <= anchor.line
-        and any(_holds(hunk, anchor) for hunk in file.hunks)
-    )
-
-
 def resolve(claim: Claim, file: FileDiff, visible: Sequence[Hunk] | None = None) -> Anchor | None:
     """Find the lines of `file` that `claim` is about; None when they cannot be proven.
 
@@ -66,12 +57,6 @@ def resolve(claim: Claim, file: FileDiff, visible: Sequence[Hunk] | None = None)
         if (anchor := _by_longest_line(claim, variants[-1], file, rows)) is not None:
             return anchor
     return None
-
-
-def _holds(hunk: Hunk, anchor: Anchor) -> bool:
-    if anchor.side == "RIGHT":
-        return hunk.new_start <= anchor.start_line and anchor.line < hunk.new_start + hunk.new_lines
-    return hunk.old_start <= anchor.start_line and anchor.line < hunk.old_start + hunk.old_lines
 
 
 # ---------------------------------------------------------------------------------- lines and quotes
