@@ -113,6 +113,19 @@ def test_prose_gets_no_evidence_and_leaves_its_room_to_code(tmp_path: Path) -> N
     assert "guide" not in text
 
 
+def test_a_name_is_not_defined_by_another_language_a_comment_or_a_local_variable(tmp_path: Path) -> None:
+    text = evidence(
+        tmp_path / "r",
+        {
+            "app.py": APP.replace("return fifth", "return combine(total, fifth)"),
+            "page.js": "const total = 3;\nfunction combine(a, b) {\n  return a;\n}\n",
+            "lib/sums.py": 'def add(a):\n    """\n    Answer the total(s). It\n    """\n    combine = a\n    return a\n',
+        },
+    )
+    assert "page.js" not in text
+    assert "lib/sums.py" not in text
+
+
 def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
     text = evidence(tmp_path / "r", {"app.py": APP.replace("def run(self, name)", "def run(self, name, more)")})
     assert re.search(r"^E\d+ other\.py:\d+-\d+ \(.*caller of run.*\)$", text, re.MULTILINE)

@@ -16,6 +16,7 @@ from worker.core.diff.model import Hunk
 from worker.core.errors import ReviewError
 from worker.core.evidence.blocks import Evidence, render
 from worker.core.evidence.choose import Excerpt, Rank, choose
+from worker.core.evidence.languages import language_of
 from worker.core.evidence.names import identifiers, imported_words, likely_sites
 from worker.core.evidence.outline import MAX_BYTES, Definition, Outline
 from worker.core.evidence.sites import PATTERN, Site, index_sites, names_defined
@@ -147,7 +148,11 @@ class EvidenceSource:
             if source is None:
                 continue
             kind = f"definition of {name}"
-            found = source.outline.named(name, site.line) or Definition(name, site.line, site.line, site.line)
+            found = source.outline.named(name, site.line)
+            if found is None and source.outline.definitions and language_of(site.path) is not None:
+                # Parsed, and no definition: a local variable, or words in a comment that look like one.
+                continue
+            found = found or Definition(name, site.line, site.line, site.line)
             excerpts.append(Excerpt(site.path, found.start, found.signature_end, kind, Rank.DEFINITION))
             if found.lines <= BODY_LINES:
                 excerpts.append(Excerpt(site.path, found.start, found.end, kind, Rank.BODY))

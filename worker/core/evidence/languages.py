@@ -81,9 +81,18 @@ _LANGUAGES: Final = (
     (Language("php", "tree_sitter_php", _PHP, entry="language_php"), ".php"),
     (Language("c-sharp", "tree_sitter_c_sharp", _C_SHARP), ".cs"),
 )
+_FAMILIES: Final = {"typescript": "javascript", "tsx": "javascript", "cpp": "c"}
 LANGUAGES: Final = {suffix: language for language, suffixes in _LANGUAGES for suffix in suffixes.split()}
 
 
 def language_of(path: str) -> Language | None:
     """By the file's name alone; None for what no grammar here reads."""
     return LANGUAGES.get(PurePosixPath(path).suffix.lower())
+
+
+def is_foreign(path: str, other: str) -> bool:
+    """Whether two files are of languages that cannot name one another's definitions; False where one is not known."""
+    one, two = language_of(path), language_of(other)
+    if one is None or two is None:
+        return False
+    return _FAMILIES.get(one.name, one.name) != _FAMILIES.get(two.name, two.name)

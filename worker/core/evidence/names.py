@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from worker.core.evidence.languages import is_foreign
 from worker.core.evidence.sites import Site
 
 _STRING: Final = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
@@ -55,6 +56,9 @@ def imported_words(source: str) -> frozenset[str]:
 
 def likely_sites(name: str, sites: Sequence[Site], *, used_in: str, imported: frozenset[str]) -> list[Site]:
     """The definitions of `name` that code in `used_in` most likely means, best first; none when it could be any."""
+    sites = [site for site in sites if not is_foreign(used_in, site.path)]
+    if not sites:
+        return []
     ranked = sorted((_distance(name, site, used_in, imported), order) for order, site in enumerate(sites))
     best = ranked[0][0]
     if len(sites) > _MANY and best >= _ANYWHERE:

@@ -90,3 +90,12 @@ def test_the_own_file_is_meant_first_then_what_is_imported_then_the_neighbour() 
 def test_a_name_that_is_everywhere_means_nothing_in_particular() -> None:
     sites = [Site(f"d{number}/m.py", 1) for number in range(40)]
     assert likely_sites("get", sites, used_in="app/me.py", imported=frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    ("used_in", "there", "is_meant"),
+    [("a.py", "b.js", False), ("a.ts", "b.js", True), ("a.c", "b.cpp", True), ("a.html", "b.js", True)],
+)
+def test_a_definition_in_a_language_that_cannot_be_meant_is_none(used_in: str, there: str, is_meant: bool) -> None:
+    sites = likely_sites("foo", [Site(there, 1)], used_in=used_in, imported=frozenset())
+    assert sites == ([Site(there, 1)] if is_meant else [])
