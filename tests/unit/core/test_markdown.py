@@ -314,3 +314,25 @@ def test_a_title_stays_one_line() -> None:
 
 def test_two_million_characters_are_cut_at_once() -> None:
     assert len(markdown.block("`[x](y) @a #1 " * 150_000)) < 20_000
+
+
+def test_the_words_around_a_commits_name_stay() -> None:
+    assert markdown.inline("since 0123abcd it fails, not before 4567ef01 it did") == (
+        "since `0123abcd` it fails, not before `4567ef01` it did"
+    )
+
+
+def test_a_fence_names_a_language_that_forges_colour_and_no_other_word() -> None:
+    assert markdown.fence("x = 1", language=" Python ").startswith("```python\n")
+    assert markdown.fence("x = 1", language="suggestion").startswith("```\n")
+
+
+@pytest.mark.parametrize(("character", "drawn"), [("\x1b", "␛"), ("\x00", "␀"), ("\x7f", "\ufffd"), ("\x85", "\ufffd")])
+def test_control_characters_are_drawn_and_not_sent(character: str, drawn: str) -> None:
+    assert markdown.visible(f"a{character}b") == f"a{drawn}b"
+
+
+def test_a_flag_is_never_cut_in_half() -> None:
+    flags = "🇩🇪🇫🇷"
+    assert markdown.cut(f"{flags}xxxx", 5) == f"{flags}…"
+    assert markdown.cut(f"{flags}xxxx", 4) == "🇩🇪…"
