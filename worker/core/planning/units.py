@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
-from worker.core.diff.model import FileDiff
+from worker.core.diff.model import FileDiff, Hunk
 from worker.core.ledger import NotReviewed
 from worker.core.model_info import Budget
 from worker.core.planning.grouping import clusters
@@ -29,6 +29,15 @@ from worker.core.planning.tokens import Counter, Size, total
 
 _BATCH_BYTES: Final = 8_000_000
 """Files are counted together up to so much: side by side, and without holding a second copy of the diff."""
+
+
+class _Whole(NamedTuple):
+    """A file whose size is not known yet."""
+
+    diff: FileDiff
+    hunks: tuple[Hunk, ...]
+    note: str
+    digest: str
 
 
 class Units:
@@ -58,51 +67,50 @@ class Units:
 
     def _batches(
         self, files: Sequence[FileDiff], skipped: Mapping[int, str], digests: Sequence[str]
-    ) -> Iterator[list[Piece]]:
-        """Whole files whose size is not known yet."""
-        batch: list[Piece] = []
+    ) -> Iterator[list[_Whole]]:
+        batch: list[_Whole] = []
         batch_bytes = 0
         for index, file in enumerate(files):
             reason = skipped.get(index)
             told = note(file, reason=reason)
             if reason is None:
-                batch.append(Piece(file, file.hunks, Size(), told, digests[index]))
+                batch.append(_Whole(file, file.hunks, told, digests[index]))
                 batch_bytes += sum([len(hunk.body) for hunk in file.hunks])
             elif told:
-                batch.append(Piece(file, (), Size(), told))
+                batch.append(_Whole(file, (), told, ""))
             if batch_bytes > _BATCH_BYTES:
                 yield batch
                 batch, batch_bytes = [], 0
         yield batch
 
-    def _measured(self, batch: Sequence[Piece]) -> Iterator[Piece]:
+    def _measured(self, batch: Sequence[_Whole]) -> Iterator[Piece]:
         """The batch's files that fit a unit, with their sizes, and the last parts of those that do not."""
         most = self._limit.tokens * MAY_FIT
-        is_large = [sum([len(hunk.body) for hunk in piece.hunks]) > most for piece in batch]
+        is_large = [sum([len(hunk.body) for hunk in whole.hunks]) > most for whole in batch]
         sizes = iter(
             raw_sizes([_text(it) for it, large in zip(batch, is_large, strict=True) if not large], self._count)
         )
-        hunks = [hunk for piece, large in zip(batch, is_large, strict=True) if large for hunk in piece.hunks]
+        hunks = [hunk for whole, large in zip(batch, is_large, strict=True) if large for hunk in whole.hunks]
         ruled = iter(measured_or_ruled(hunks, self._limit, self._count))
-        for piece, large in zip(batch, is_large, strict=True):
+        for whole, large in zip(batch, is_large, strict=True):
             if large:
-                yield from self._cut(piece, list(islice(ruled, len(piece.hunks))))
+                yield from self._cut(whole, list(islice(ruled, len(whole.hunks))))
                 continue
-            size = next(sizes) + hunks_gain(piece.hunks)
+            size = next(sizes) + hunks_gain(whole.hunks)
             if size.fits(self._limit):
-                yield Piece(piece.diff, piece.hunks, size, piece.note, piece.digest)
+                yield Piece(whole.diff, whole.hunks, size, whole.note, whole.digest)
             else:
-                yield from self._cut(piece, measured_or_ruled(piece.hunks, self._limit, self._count))
+                yield from self._cut(whole, measured_or_ruled(whole.hunks, self._limit, self._count))
 
-    def _cut(self, piece: Piece, hunks: Sequence[Part | Ruler]) -> list[Piece]:
+    def _cut(self, whole: _Whole, hunks: Sequence[Part | Ruler]) -> list[Piece]:
         """Full units of a file that is larger than one; returns what is left of it as a piece.
 
-        `hunks` are the piece's.
+        `hunks` are the file's.
         """
-        told = partial(piece.note)
-        opening = opening_size(piece.diff, told, self._count)
+        told = partial(whole.note)
+        opening = opening_size(whole.diff, told, self._count)
         if not self._can_be_sent(opening):
-            self._leave_out(piece.diff, "its path is too long", sum(hunk.changed for hunk in piece.hunks))
+            self._leave_out(whole.diff, "its path is too long", sum(hunk.changed for hunk in whole.hunks))
             return []
         room = self._limit - opening
         run: list[Part] = []
@@ -111,16 +119,16 @@ class Units:
                 run.append(part)
                 continue
             # One line larger than a unit: alone in a request, if any request can hold it.
-            self._full.extend([full] for full in self._pieces(piece.diff, told, run, room))
+            self._full.extend([full] for full in self._pieces(whole.diff, told, run, room))
             run = []
             if self._can_be_sent(opening + part.size):
-                self._full.append([piece_of(piece.diff, [part], told, self._count)])
+                self._full.append([piece_of(whole.diff, [part], told, self._count)])
             else:
                 length = _readable(len(part.hunk.body))
-                self._leave_out(piece.diff, f"line of {length} exceeds the window", part.hunk.changed)
-        if tuple(part.hunk for part in run) == piece.hunks and total(part.size for part in run).fits(room):
-            return [piece_of(piece.diff, run, piece.note, self._count)]
-        pieces = self._pieces(piece.diff, told, run, room)
+                self._leave_out(whole.diff, f"line of {length} exceeds the window", part.hunk.changed)
+        if tuple(part.hunk for part in run) == whole.hunks and total(part.size for part in run).fits(room):
+            return [piece_of(whole.diff, run, whole.note, self._count)]
+        pieces = self._pieces(whole.diff, told, run, room)
         self._full.extend([full] for full in pieces[:-1])
         return pieces[-1:]
 
@@ -141,9 +149,9 @@ class Units:
         self.too_long.append(NotReviewed(file.path, reason, lines))
 
 
-def _text(piece: Piece) -> bytes:
-    opening = opening_text("F1000", piece.diff.path, piece.note).encode("utf-8", "replace")
-    return b"".join([opening, *(part for hunk in piece.hunks for part in (raw_header(hunk), hunk.body))])
+def _text(whole: _Whole) -> bytes:
+    opening = opening_text("F1000", whole.diff.path, whole.note).encode("utf-8", "replace")
+    return b"".join([opening, *(part for hunk in whole.hunks for part in (raw_header(hunk), hunk.body))])
 
 
 def _readable(size: int) -> str:
