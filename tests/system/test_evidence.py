@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,14 +68,16 @@ def evidence(
     folder: Path,
     files: dict[str | bytes, bytes | str | None],
     *,
+    besides: Mapping[str | bytes, bytes | str | None] | None = None,
     budget: int = 100_000,
     spoil: Callable[[EvidenceSource], None] | None = None,
 ) -> str:
-    """For the change that `files` make to the little application."""
+    """For the change that `files` make to the little application, which has more files in it with `besides`."""
     folder.mkdir()
     git(folder, "init", "--quiet", "--bare")
     repository = BareRepository(folder)
-    root = repository.commit({"app.py": APP, "lib/tool.py": TOOL, "other.py": OTHER, "big.py": "x = 1\n" * 10})
+    application: dict[str | bytes, bytes | str | None] = {"app.py": APP, "lib/tool.py": TOOL, "other.py": OTHER}
+    root = repository.commit(application | {"big.py": "x = 1\n" * 10} | dict(besides or {}))
     head = repository.commit(files, parent=root)
 
     async def run() -> str:
@@ -116,10 +118,10 @@ def test_prose_gets_no_evidence_and_leaves_its_room_to_code(tmp_path: Path) -> N
 def test_a_name_is_not_defined_by_another_language_a_comment_or_a_local_variable(tmp_path: Path) -> None:
     text = evidence(
         tmp_path / "r",
-        {
-            "app.py": APP.replace("return fifth", "return combine(total, fifth)"),
+        {"app.py": APP.replace("return fifth", "return combine(total, fifth)")},
+        besides={
             "page.js": "const total = 3;\nfunction combine(a, b) {\n  return a;\n}\n",
-            "lib/sums.py": 'def add(a):\n    """\n    Answer the total(s). It\n    """\n    combine = a\n    return a\n',
+            "lib/sums.py": 'def add(a):\n    """\n    Answer the total(s). It\n    """\n    combine = a\n    return a',
         },
     )
     assert "page.js" not in text
