@@ -476,6 +476,17 @@ def test_who_is_told_to_wait_for_hours_puts_the_jobs_off(redis_url: str, error: 
     run(redis_url, test)
 
 
+def test_a_clock_that_was_set_back_holds_nobody_up(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        one = throttle(redis, Limits(rpm=600))
+        await use(one)
+        ahead_ms = (time.time() + 600) * 1000
+        await redis.hset(f"{PREFIX}:throttle:account:state", "pace", f"{ahead_ms:.0f}")
+        await asyncio.wait_for(use(one), 1.0)
+
+    run(redis_url, test)
+
+
 def test_an_admission_costs_redis_less_than_a_millisecond_with_two_thousand_in_line(redis_url: str) -> None:
     async def test(redis: Redis) -> None:
         one = throttle(redis, Limits(concurrency=1))

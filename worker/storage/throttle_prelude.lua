@@ -449,6 +449,8 @@ local function pump()
       -- out they keep their distance in every minute that follows, so nothing is lost but some seconds at the start.
       local gap = 0
       if rpm or tpm then gap = math.min(cfg.gap, cfg.minute / 4 / (rpm or 1)) end
+      -- Further ahead than it can have been put: Redis' clock was set back, and nobody waits for it to catch up.
+      if (state.pace or 0) - now > 12 * cfg.gap then put('pace', nil) end
       if gap > 0 and (state.pace or 0) - now > 10 * gap then
         due = state.pace - 10 * gap
         break
