@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections import Counter
 from pathlib import Path
 
-from stopwatch import Stopwatch
+from meter import Meter
 
 from worker.core.diff.model import FileDiff
 from worker.core.diff.parse import parse_diff
@@ -26,15 +25,14 @@ def main(diff_file: str) -> None:
     budget = budget_for(lookup("kimi-k2.6"))
     count = o200k_counter()
     prompt_words = words(Kind.FINDINGS)
-    base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    meter = Meter()
     diff = Path(diff_file).read_bytes()
-
-    watch = Stopwatch()
+    meter.lap("read")
     files = parse_diff(diff)
-    watch.lap("parse")
+    meter.lap("parse")
     plan = make_plan(files, words=prompt_words, budget=budget, count=count)
-    watch.lap("plan")
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    meter.lap("plan")
+    figures = meter.figures()
 
     shown: Counter[str] = Counter()
     sizes = []
@@ -46,12 +44,8 @@ def main(diff_file: str) -> None:
         size = count(prompt.system + prompt.user + json.dumps(prompt.schema))
         sizes.append(size - plan.fixed.tokens)
         overflows += size > chunk.input_tokens or chunk.input_tokens + chunk.max_output_tokens > plan.window_tokens
-    watch.lap("render_and_check")
     print(json.dumps({
-        "cpu_s": watch.cpu_s,
-        "wall_s": watch.wall_s,
-        "base_kb": base_kb,
-        "peak_kb": peak_kb,
+        **figures,
         "added": shown["+"],
         "removed": shown["-"],
         "disclosed": _disclosed(files, plan),

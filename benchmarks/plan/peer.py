@@ -7,18 +7,17 @@ of its own, and a window of 262,144 tokens instead of its default clamp of 32,00
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import quicktok
+from meter import Meter
 from pr_agent.algo import pr_processing, token_handler
 from pr_agent.config_loader import get_settings
 from pr_agent.git_providers.diff_parsing import parse_unified_diff
 from pr_agent.log import get_logger
-from stopwatch import Stopwatch
 
 WINDOW = 262_144
 CALLS = 3
@@ -60,29 +59,24 @@ def main(diff_file: str) -> None:
     token_handler.TokenEncoder._create_encoder = staticmethod(lambda model: encoder)
     # It would ask the provider's API for exact counts; offline that costs it a failed call per count.
     token_handler.TokenHandler.count_tokens = lambda self, patch, force_accurate=False: len(encoder.encode(patch))
-    base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    meter = Meter()
     text = Path(diff_file).read_bytes().decode("utf-8", "replace")
-
-    watch = Stopwatch()
+    meter.lap("read")
     files = parse_unified_diff(text)
-    watch.lap("parse")
+    meter.lap("parse")
     provider = _Provider(files)
     handler = token_handler.TokenHandler(SimpleNamespace(), {}, "", "", model="kimi-k2.6")
-
-    watch.lap("handler")
+    meter.lap("handler")
     one, left_over_one = pr_processing.get_pr_diff(provider, handler, "kimi-k2.6", return_remaining_files=True)
-    watch.lap("one_prompt")
+    meter.lap("one_prompt")
     several = pr_processing.get_pr_multi_diffs(
         provider, handler, "kimi-k2.6", max_calls=CALLS, add_line_numbers=False, return_coverage=True
     )
-    watch.lap("three_prompts")
+    meter.lap("three_prompts")
     print(
         json.dumps(
             {
-                "cpu_s": watch.cpu_s,
-                "wall_s": watch.wall_s,
-                "base_kb": base_kb,
-                "peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+                **meter.figures(),
                 "one": {**_shown([one]), "named": sorted(set(left_over_one))},
                 "three": {
                     **_shown(several.chunks),
