@@ -58,6 +58,20 @@ def test_a_head_that_is_done_is_reviewed_again_only_when_forced(store: Story) ->
     store(story)
 
 
+def test_a_skipped_head_that_somebody_asks_for_all_the_same_is_known_as_forced(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        first = await jobs.accept(Intent(REF, A))
+        await jobs.advance(await claimed(jobs, first.job), State.SKIPPED, reason="reviewed before")
+        await jobs.accept(Intent(REF, A))
+        claim = await claimed(jobs, first.job)
+        assert not claim.job.is_forced
+        await jobs.advance(claim, State.SKIPPED, reason="reviewed before")
+        await jobs.accept(Intent(REF, A, force=True))
+        assert (await claimed(jobs, first.job)).job.is_forced
+
+    store(story)
+
+
 def test_a_redelivery_after_a_failure_starts_the_job_anew(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         first = await jobs.accept(Intent(REF, A, delivery="d1"))

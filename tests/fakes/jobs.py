@@ -22,7 +22,6 @@ class _Record:
     job: Job
     digest: str
     stage: Stage = Stage.REVIEW
-    forced: bool = False
     deaths: int = 0
     token: int = 0
     worker: str = ""
@@ -94,6 +93,7 @@ class FakeJobs:
                 return Accepted(job.id, job.state, is_new=False)
             if intent.head and job.state is not State.DONE:
                 self._make_current(line, known, intent.head)
+                known.job = replace(known.job, is_forced=known.job.is_forced or intent.force)
                 self._queue_again(known, self._now() + intent.settle_s, f"accepted again, it was {job.state}")
                 return Accepted(job.id, known.job.state, is_new=False)
         return self._make(intent, line, digest)
@@ -112,8 +112,9 @@ class FakeJobs:
             not_before=now + intent.settle_s,
             created_at=now,
             updated_at=now,
+            is_forced=intent.force,
         )
-        record = _Record(job, digest, forced=intent.force)
+        record = _Record(job, digest)
         record.due_at = max(job.not_before, now + WAKE_GRACE_S)
         self._records[job_id] = record
         line.by_digest[digest] = job_id
@@ -246,7 +247,7 @@ class FakeJobs:
         digest = _digest(record.job.ref, head, record.digest.split(":")[0])
         other = self._records.get(line.by_digest.get(digest, ""))
         gone = (State.FAILED, State.SUPERSEDED, State.SKIPPED)
-        if other is not None and other.job.state not in gone and not record.forced:
+        if other is not None and other.job.state not in gone and not record.job.is_forced:
             self._move(
                 record, State.SKIPPED, f"the head {head} already has job {other.job.id}, which is {other.job.state}"
             )

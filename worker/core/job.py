@@ -75,6 +75,8 @@ class Job:
     """The head that took over."""
     version: int = 1
     """Of the oldest program that can work on it; unknown fields of a newer one survive a write by an older program."""
+    is_forced: bool = False
+    """Whether somebody asked for a review of a head that may have one."""
     is_left: bool = False
     """Whether it waits for a worker of a newer version of this program; `reason` then says so."""
 

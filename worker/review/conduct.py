@@ -54,7 +54,12 @@ class Conductor:
         """
         job = claim.job
         change = await self._current(claim)
-        if reason := reason_to_skip(change, self.policy):
+        reason = reason_to_skip(change, self.policy)
+        if not reason and not job.is_forced and (await self.forge.posted(change)).has_summary:
+            # Redis was emptied, or settings changed: to pay for a second review of a head would be for nothing.
+            again = f"{job.ref.repository}#{job.ref.number}"
+            reason = f"this head was reviewed before; to review it again: kimi-review review {again}"
+        if reason:
             await self.jobs.advance(claim, State.SKIPPED, reason=reason)
             log.info("review.skipped", reason=reason)
             return

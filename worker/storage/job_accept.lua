@@ -93,6 +93,9 @@ if job.state then
   else
     -- Skipped (a draft that is ready now), superseded (the branch was moved back) or failed: its time has come again.
     make_current()
+    if force then
+      redis.call('HSET', job_key(id), 'forced', '1')
+    end
     queue_again(id, job, start_at, 'accepted again, it was ' .. job.state)
     remember(id)
     return {id, job.state, ''}

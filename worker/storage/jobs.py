@@ -352,5 +352,6 @@ def _job(record: Mapping[bytes, bytes]) -> Job:
         updated_at=number(b"updated_at"),
         superseded_by=text(b"superseded_by"),
         version=int(number(b"version")),
+        is_forced=text(b"forced") == "1",
         is_left=bool(left),
     )

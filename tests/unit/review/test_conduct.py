@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tests.fakes.clock import FakeClock
-from tests.fakes.forge import MemoryForge
+from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.jobs import FakeJobs
 from tests.fakes.model import FakeModel
 from tests.unit.review.test_examine import ONE_FILE, WIDE, Lessons
+from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.errors import Superseded, Unreachable
 from worker.core.exchange import Kind
 from worker.core.job import Claim, Intent, Priority, State
+from worker.core.marker import SUMMARY, Mark
 from worker.ports import Match, Remote, Tree
 from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
@@ -87,8 +89,8 @@ class Desk:
     def __post_init__(self) -> None:
         self.forge.open(OPEN)
 
-    async def claimed(self, head: str = OPEN.head, attempt: int = 1) -> Claim:
-        accepted = await self.jobs.accept(Intent(ref=REF, head=head))
+    async def claimed(self, head: str = OPEN.head, attempt: int = 1, *, force: bool = False) -> Claim:
+        accepted = await self.jobs.accept(Intent(ref=REF, head=head, force=force))
         claim = await self.jobs.claim(accepted.job, worker="w", states=[State.QUEUED, State.RUNNING])
         assert isinstance(claim, Claim), claim
         return replace(claim, job=replace(claim.job, attempt=attempt))
@@ -149,6 +151,24 @@ def test_a_change_that_is_not_reviewed_now_is_skipped_with_the_reason(change: Ch
         assert state is State.SKIPPED
         assert reason in said
         assert desk.model.asked == []
+
+    asyncio.run(run())
+
+
+def test_a_head_that_was_reviewed_before_costs_nothing_unless_somebody_asks_for_it() -> None:
+    async def run() -> None:
+        desk = Desk()
+        mark = marker.write(Mark(job="lost", head=OPEN.head, fingerprint=SUMMARY), key=MARKER_KEY, ref=REF)
+        await desk.forge.post(OPEN, summary=mark, comments=[])
+        claim = await desk.claimed()
+        await desk.conduct(claim)
+        state, said = await desk.state(claim)
+        assert state is State.SKIPPED
+        assert "reviewed before" in said
+        assert desk.model.asked == []
+        again = await desk.claimed(force=True)
+        await desk.conduct(again)
+        assert (await desk.state(again))[0] is State.REVIEWED
 
     asyncio.run(run())
 
