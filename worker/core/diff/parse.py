@@ -2,8 +2,8 @@
 
 The line counts of a hunk's header decide where the hunk ends, never what its lines look like, so
 content that resembles a header smuggles nothing. Text is cut at line feeds alone. Lines are never
-touched one by one in the common case: a hunk's end is searched for and its counts are verified by
-counting in C, which keeps half a million lines within a fraction of a second.
+touched one by one in the common case: one match finds where the signs of a hunk end, and its counts are
+verified in C, which keeps half a million lines within a fraction of a second.
 
 Formats: https://git-scm.com/docs/diff-format#generate_patch_text_with_p and POSIX `diff -u`.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from worker.core.diff.model import FileDiff, Hunk, Status
 from worker.core.diff.paths import git_line_paths, header_path, plain_paths, strip_prefixes, unquote
@@ -49,7 +49,6 @@ _ONLY_IN = re.compile(rb"^Only in [^\n]+: [^\n]+$", re.MULTILINE)
 _SIGNATURE = re.compile(rb"-- ?\r?\n")
 _NEXT_PLAIN_FILE = re.compile(rb"--- [^\n]*\n\+\+\+ [^\n]*\n@@")
 
-_LINE_FEED = 0x0A
 _COLOURED = "the diff has colour codes in it; write it with --no-color"
 _EMPTY_BLOBS = (
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
@@ -87,14 +86,31 @@ class _Header:
     has_names: bool = False
 
 
+class _Body(NamedTuple):
+    """Lines up to the first that has no sign of a kind of hunk; and the same with `\\ No newline` rows between them."""
+
+    lines: re.Pattern[bytes]
+    lines_and_notes: re.Pattern[bytes]
+
+
+def _body(sign: bytes) -> _Body:
+    # Nothing is given back: a body of a million lines is one step for the engine and takes no memory.
+    return _Body(re.compile(b"(?:%b.*\\n)*+" % sign), re.compile(b"(?:%b.*\\n(?:\\\\.*\\n)*+)*+" % sign))
+
+
+_ADDED, _REMOVED, _MIXED = _body(rb"\+"), _body(rb"-"), _body(rb"[ +-]")
+
+
+def _past(lines: re.Pattern[bytes], diff: bytes, start: int) -> int:
+    found = lines.match(diff, start)
+    return found.end() if found else start
+
+
 class _Parser:
-    """One pass over one diff; `_next_file` is looked for once for each file."""
+    """One pass over one diff."""
 
     def __init__(self, diff: bytes) -> None:
         self._diff = diff
-        self._next_file = -1
-        # The longer mark is found faster. In what git wrote, a file that begins otherwise only costs time.
-        self._file_mark = b"\ndiff --git " if diff.startswith(b"diff --git ") else b"\ndiff "
 
     def files(self) -> tuple[FileDiff, ...]:
         diff = self._diff
@@ -347,18 +363,14 @@ class _Parser:
     def _hunks(self, position: int) -> tuple[tuple[Hunk, ...], int]:
         """The hunks that begin at `position`, and where they end."""
         diff = self._diff
-        next_file = self._next_file_after(position)
         hunks: list[Hunk] = []
         while header := _HUNK_HEADER.match(diff, position):
             old_start, old_count, new_start, new_count, section = header.groups()
             old_lines = 1 if old_count is None else int(old_count)
             new_lines = 1 if new_count is None else int(new_count)
             start = header.end()
-            end, added, removed = (
-                # A side that does not exist has line 0: then the hunk is the file's only one.
-                (b"0" in (old_start, new_start) and self._one_sided_end(start, old_lines, new_lines, next_file))
-                or self._end(start, old_lines, new_lines, next_file)
-                or self._careful_end(start, old_lines, new_lines)
+            end, added, removed = self._end(start, old_lines, new_lines) or self._careful_end(
+                start, old_lines, new_lines
             )
             hunks.append(
                 Hunk(int(old_start), old_lines, int(new_start), new_lines, section, diff[start:end], added, removed)
@@ -369,41 +381,25 @@ class _Parser:
         self._check_after_hunk(position)
         return tuple(hunks), position
 
-    def _one_sided_end(self, start: int, old_lines: int, new_lines: int, next_file: int) -> tuple[int, int, int] | None:
-        """As `_end`, for a new or a deleted file, whose lines all have one sign."""
-        diff, count = self._diff, self._diff.count
-        end = min(next_file + 1, len(diff))
-        signs = count(b"\n-" if old_lines else b"\n+", start - 1, end)
-        lines = max(old_lines, new_lines)
-        is_whole = signs == lines == old_lines + new_lines == count(b"\n", start, end) and diff[end - 1] == _LINE_FEED
-        return (end, new_lines, old_lines) if is_whole else None
-
-    def _end(self, start: int, old_lines: int, new_lines: int, next_file: int) -> tuple[int, int, int] | None:
+    def _end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int] | None:
         """Where a body ends that is as git writes it, and its added and removed lines, all verified by counting.
 
-        None for a body that has to be read line by line. `next_file` is the line feed after the file's last line.
+        None for a body that has to be read line by line.
         """
         diff, count = self._diff, self._diff.count
-        before = start - 1
-        # No line of a body can begin with @.
-        end = diff.find(b"\n@@ -", before, next_file)
-        end = min((next_file if end < 0 else end) + 1, len(diff))
-        added = count(b"\n+", before, end)
-        removed = count(b"\n-", before, end)
-        context = count(b"\n ", before, end)
-        if added + context != new_lines or removed + context != old_lines or diff[end - 1] != _LINE_FEED:
-            return None
-        rows = count(b"\n", start, end) - added - removed - context
-        is_whole = not rows or (rows == count(b"\n\\", before, end) and diff[start : start + 1] != b"\\")
-        return (end, added, removed) if is_whole else None
-
-    def _next_file_after(self, position: int) -> int:
-        """The line feed before the next file's `diff` line, or the diff's length: no line of a body begins with d."""
-        if self._next_file < position:
-            self._next_file = self._diff.find(self._file_mark, position)
-            if self._next_file < 0:
-                self._next_file = len(self._diff)
-        return self._next_file
+        kind = _MIXED if old_lines and new_lines else _REMOVED if old_lines else _ADDED
+        end = _past(kind.lines, diff, start)
+        notes = 0
+        if end > start and diff.startswith(b"\\", end):
+            end = _past(kind.lines_and_notes, diff, start)
+            notes = count(b"\n\\", start, end)
+        rows = count(b"\n", start, end) - notes
+        if kind is not _MIXED:
+            return (end, new_lines, old_lines) if rows == old_lines + new_lines else None
+        added = count(b"\n+", start - 1, end)
+        removed = count(b"\n-", start - 1, end)
+        context = rows - added - removed
+        return (end, added, removed) if added + context == new_lines and removed + context == old_lines else None
 
     def _careful_end(self, start: int, old_lines: int, new_lines: int) -> tuple[int, int, int]:
         """Count line by line where a body ends; also its added and removed lines."""
