@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from worker.checkout import open_local
 from worker.core.change import Snapshot
 from worker.core.errors import BadInput
 from worker.ports import Tree
+
+DIFF_BYTES: Final = 500_000_000
+"""Of a diff file, which is held in memory: several times the diff between two releases of a large system."""
+_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,22 @@ async def open_source(repo: Path | None, revisions: str | None, diff_file: str |
 
 def _read(name: str) -> bytes:
     if name == "-":
-        return sys.stdin.buffer.read()
+        return _bounded(sys.stdin.buffer)
     try:
-        return Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            return _bounded(file)
     except OSError as error:
         raise BadInput(f"--diff-file cannot be read: {error.strerror}.") from error
+
+
+def _bounded(source: BinaryIO) -> bytes:
+    """All of `source`, which need not end: a device, or a program that goes on writing. Raises `BadInput`."""
+    held = io.BytesIO()
+    while block := source.read(_BLOCK_BYTES):
+        held.write(block)
+        if held.tell() > DIFF_BYTES:
+            raise BadInput(
+                f"--diff-file is longer than {DIFF_BYTES:,} bytes. Give the diff in parts, or the repository with"
+                " --repo and --range."
+            )
+    return held.getvalue()
