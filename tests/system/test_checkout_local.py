@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -240,6 +241,36 @@ def test_many_files_and_one_very_long_line_stay_within_the_limits(tmp_path: Path
             assert ("long", 1) in {(name, lines) for name, _, lines in found.cut}
 
     asyncio.run(run())
+
+
+def test_names_reach_git_as_they_are_where_the_machine_knows_ascii_alone(tmp_path: Path) -> None:
+    path = tmp_path / "répo"
+    path.mkdir()
+    git(path, "init", "--quiet", "--bare")
+    repository = BareRepository(path)
+    root = repository.commit({"é.py": "def größe(): pass\n"})
+    repository.ref("refs/heads/ältere", root)
+    head = repository.commit({"é.py": "def größe(): pass\nx = größe()\n"}, parent=root)
+    code = (
+        "import asyncio, pathlib, sys\n"
+        "import worker.checkout.tree\n"
+        "from worker.checkout import open_local\n"
+        "worker.checkout.tree._LISTING_BYTES = 10\n"
+        "async def run():\n"
+        "    async with open_local(pathlib.Path(sys.argv[1]), sys.argv[2]) as tree:\n"
+        "        found = await tree.search('gr\\xf6\\xdfe(', revision=tree.head)\n"
+        "        data = await tree.read('\\xe9.py', revision=tree.head)\n"
+        "        print(sys.getfilesystemencoding(), [match.line for match in found], len(data))\n"
+        "asyncio.run(run())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), f"ältere..{head}"],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("ascii [1, 2] 34\n", "")
 
 
 def test_a_machine_without_git_is_told_to_install_it(tmp_path: Path) -> None:

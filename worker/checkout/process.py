@@ -148,7 +148,7 @@ class GitRunner:
         Raises `TimedOut`, `OutputTooLong`, `Cancelled`, and whatever `bounds.check` raises; git and its
         children are dead then. Raises `ConfigurationError` when there is no git.
         """
-        command = [*self._unset(), "git", *self._options(), *arguments]
+        command = [*self._unset(), "git", *self._options(), *(_as_argument(text) for text in arguments)]
         with tempfile.TemporaryFile() as source:
             source.write(stdin)
             source.seek(0)
@@ -203,6 +203,14 @@ class GitRunner:
             if name not in kept:
                 unset += ["-u", name]
         return unset
+
+
+def _as_argument(text: str) -> str:
+    """`text` so that git gets it as UTF-8, as it stands in objects, though the machine's names be in another encoding.
+
+    Starting a process encodes for the file system, and under LC_ALL=C that refuses whatever is outside ASCII.
+    """
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def _limit_cpu(process: subprocess.Popen[bytes], bounds: Bounds) -> None:
