@@ -11,7 +11,7 @@ from typing import Protocol
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.comments import Comment as Comment
 from worker.core.exchange import Answer, Prompt
-from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, State
+from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, Stage, State
 from worker.core.report import Usage
 
 
@@ -173,7 +173,7 @@ class Jobs(Protocol):
         """Jobs of one change, newest first."""
 
     async def list(self, *, states: Sequence[State] = (), limit: int = 100) -> Sequence[Job]:
-        """Newest first; all states when none is named."""
+        """Newest first; all states when none is named. Of jobs that have ended, those that ended last are looked at."""
 
     async def retry(self, job_id: str) -> Job:
         """Queue a dead letter again with its attempts set to 0. Raises `NotFound`."""
@@ -183,6 +183,13 @@ class Jobs(Protocol):
 
     async def counts(self) -> Mapping[State, int]:
         """How many jobs are in each state; the ends count what is still kept."""
+
+    async def longest_waits(self) -> Mapping[tuple[Stage, Priority], float]:
+        """Seconds that the longest-waiting job waits for a worker, by next step and priority; 0.0 where none does.
+
+        Counted from when it could be worked on: a deferred job from its time on, one whose worker died from the end of
+        its lease.
+        """
 
     async def due(self, priority: Priority, *, limit: int, again_s: float) -> Sequence[Due]:
         """Jobs that nobody was woken for, or in vain; longest due first, each given out once in `again_s` seconds."""

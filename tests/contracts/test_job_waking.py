@@ -121,3 +121,53 @@ def test_one_process_leads_until_it_is_silent(store: Story) -> None:
         assert await jobs.leads("two", for_s=0.1)
 
     store(story)
+
+
+def test_the_longest_wait_counts_from_when_a_job_could_be_worked_on_and_no_wake_up_shortens_it(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        review, publish = (Stage.REVIEW, Priority.INTERACTIVE), (Stage.PUBLISH, Priority.INTERACTIVE)
+        assert set((await jobs.longest_waits()).values()) == {0.0}
+        first = await jobs.accept(Intent(REF, A))
+        await asyncio.sleep(0.05)
+        await jobs.accept(Intent(ChangeRef("github", "octo/dog", 1), A))
+        await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)
+        waits = await jobs.longest_waits()
+        assert waits.pop(review) >= 0.05
+        assert set(waits.values()) == {0.0}
+
+        claim = await claimed(jobs, first.job)
+        assert (await jobs.longest_waits())[review] < 0.05
+        await jobs.release(claim, State.DEFERRED, reason="no tokens left today", wait_s=9)
+        assert (await jobs.longest_waits())[review] < 0.05
+
+        other = await jobs.accept(Intent(ChangeRef("github", "octo/fox", 1), A))
+        await jobs.release(await claimed(jobs, other.job), State.REVIEWED, reason="stored")
+        await asyncio.sleep(0.05)
+        assert (await jobs.longest_waits())[publish] >= 0.05
+        await jobs.advance(await claimed(jobs, other.job, PUBLISH), State.DONE, reason="posted")
+        assert (await jobs.longest_waits())[publish] == 0.0
+
+    store(story)
+
+
+def test_a_job_whose_worker_died_waits_from_the_end_of_its_lease(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A, priority=Priority.BATCH))
+        await claimed(jobs, made.job)
+        assert (await jobs.longest_waits())[Stage.REVIEW, Priority.BATCH] == 0.0
+        await lease_ends()
+        assert 0.0 < (await jobs.longest_waits())[Stage.REVIEW, Priority.BATCH] < 60
+
+    store(story)
+
+
+def test_a_job_that_moves_up_from_the_batch_keeps_how_long_it_has_waited(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        await jobs.accept(Intent(REF, A, priority=Priority.BATCH))
+        await asyncio.sleep(0.05)
+        await jobs.accept(Intent(REF, A))
+        waits = await jobs.longest_waits()
+        assert waits[Stage.REVIEW, Priority.INTERACTIVE] >= 0.05
+        assert waits[Stage.REVIEW, Priority.BATCH] == 0.0
+
+    store(story)

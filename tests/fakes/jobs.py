@@ -30,6 +30,7 @@ class _Record:
     """Whether workers of this version are refused it."""
     woken_until: float = 0.0
     due_at: float = 0.0
+    waits_since: float = 0.0
     saved: dict[str, bytes] = field(default_factory=dict)
     log: list[Decision] = field(default_factory=list)
 
@@ -115,7 +116,7 @@ class FakeJobs:
             is_forced=intent.force,
         )
         record = _Record(job, digest)
-        record.due_at = max(job.not_before, now + WAKE_GRACE_S)
+        record.due_at, record.waits_since = max(job.not_before, now + WAKE_GRACE_S), job.not_before
         self._records[job_id] = record
         line.by_digest[digest] = job_id
         if intent.head:
@@ -185,7 +186,7 @@ class FakeJobs:
             return NotClaimed(f"failed: {record.job.reason}")
         self._token += 1
         record.token, record.worker = self._token, worker
-        record.lease_until = record.due_at = self._now() + self._lease_s
+        record.lease_until = record.due_at = record.waits_since = self._now() + self._lease_s
         record.job = replace(record.job, attempt=record.job.attempt + 1)
         self._move(
             record, State.PUBLISHING if publishes else State.RUNNING, f"attempt {record.job.attempt} by {worker}"
@@ -194,7 +195,7 @@ class FakeJobs:
 
     async def renew(self, claim: Claim) -> None:
         record = self._owned(claim)
-        record.lease_until = record.due_at = self._now() + self._lease_s
+        record.lease_until = record.due_at = record.waits_since = self._now() + self._lease_s
 
     async def save(self, claim: Claim, name: str, value: bytes) -> None:
         self._owned(claim).saved[name] = value
@@ -288,6 +289,14 @@ class FakeJobs:
     async def counts(self) -> Mapping[State, int]:
         states = [record.job.state for record in self._records.values()]
         return {state: states.count(state) for state in State}
+
+    async def longest_waits(self) -> Mapping[tuple[Stage, Priority], float]:
+        waits = {(stage, priority): 0.0 for stage in Stage for priority in Priority}
+        for record in self._records.values():
+            if not record.job.state.is_final:
+                kind = record.stage, record.job.priority
+                waits[kind] = max(waits[kind], self._now() - record.waits_since)
+        return waits
 
     async def retry(self, job_id: str) -> Job:
         record = self._dead(job_id)
@@ -414,6 +423,7 @@ class FakeJobs:
             record.lease_until = None
             record.job = replace(record.job, not_before=self._now() + wait_s)
             record.due_at = self._now() + max(wait_s, grace_s)
+            record.waits_since = record.job.not_before
 
     def _died(self, record: _Record, reason: str) -> bool:
         record.deaths += 1
@@ -429,7 +439,7 @@ class FakeJobs:
         record.deaths, record.lease_until = 0, None
         record.job = replace(record.job, attempt=0, not_before=when, superseded_by="")
         self._move(record, State.REVIEWED if record.stage is Stage.PUBLISH else State.QUEUED, reason)
-        record.due_at = max(when, self._now() + WAKE_GRACE_S)
+        record.due_at, record.waits_since = max(when, self._now() + WAKE_GRACE_S), when
 
 
 def _digest(ref: ChangeRef, head: str, settings_hash: str) -> str:

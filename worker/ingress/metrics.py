@@ -92,6 +92,14 @@ def _queues(vitals: Vitals) -> Iterable[Metric]:
     for priority, length in vitals.waiting.items():
         queued.add_metric([priority.value], length)
     yield queued
+    waits = GaugeMetricFamily(
+        "kimi_review_longest_wait_seconds",
+        "How long the longest-waiting job waits for a worker: for its review, or for the finished one to be posted.",
+        labels=["stage", "priority"],
+    )
+    for (stage, priority), seconds in vitals.longest_waits_s.items():
+        waits.add_metric([stage.value, priority.value], seconds)
+    yield waits
 
 
 def _limits(model: Standing, *, whose: str = "model") -> Iterable[Metric]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from worker.bootstrap import Services
-from worker.core.job import Priority
+from worker.core.job import Priority, Stage
 from worker.storage.spending import Spending, Spent
 from worker.storage.throttle import Standing
 
@@ -26,6 +26,8 @@ class Vitals:
     month_budget_usd: float | None = None
     fallback: Standing | None = None
     """Of the second provider's account, where there is one."""
+    longest_waits_s: Mapping[tuple[Stage, Priority], float] = field(default_factory=dict)
+    """How long the job that waits longest for a worker does, by its next step and priority."""
 
 
 async def vitals_of(services: Services) -> Vitals:
@@ -38,4 +40,5 @@ async def vitals_of(services: Services) -> Vitals:
         spent=await Spending(services.redis).spent(month=month),
         month_budget_usd=services.installation.settings.llm_monthly_budget_usd,
         fallback=None if services.second is None else await services.second[1].standing(),
+        longest_waits_s=await services.jobs.longest_waits(),
     )

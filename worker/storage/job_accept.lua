@@ -36,11 +36,14 @@ local job = id and hash(job_key(id)) or {}
 local function hurry()
   if priority == 'interactive' and job.priority == 'batch' and not FINAL[job.state] then
     local due = redis.call('ZSCORE', P .. ':due:batch', id)
+    local since = redis.call('ZSCORE', waiting_key(job), id)
     redis.call('ZREM', P .. ':due:batch', id)
+    redis.call('ZREM', waiting_key(job), id)
     job.priority = 'interactive'
     redis.call('HSET', job_key(id), 'priority', priority)
     count_open(job, 1)
     set_due(id, job, tonumber(due or NOW))
+    set_waiting(id, job, tonumber(since or NOW))
   end
 end
 
@@ -124,5 +127,6 @@ if head ~= '' then
 end
 move(id, made, 'queued', 'accepted')
 set_due(id, made, math.max(start_at, NOW + WAKE_GRACE_S))
+set_waiting(id, made, start_at)
 remember(id)
 return {id, 'queued', '1', priority}

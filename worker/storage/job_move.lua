@@ -14,9 +14,11 @@ if state == 'superseded' and not job.superseded_by then
 end
 if state == 'reviewed' and job.stage ~= 'publish' then
   -- The review is paid for; what went wrong until here does not count against publishing it.
+  redis.call('ZREM', waiting_key(job), id)
   job.stage = 'publish'
   job.deaths = '0'
   redis.call('HSET', key, 'stage', 'publish', 'attempt', 0, 'deaths', 0)
+  set_waiting(id, job, tonumber(job.lease_until))
 end
 if lease == 'died' and died(id, job, reason) then
   return '1'
@@ -29,5 +31,6 @@ if lease ~= 'keep' and not FINAL[state] then
   end_lease(id, job)
   redis.call('HSET', key, 'not_before', stamp(NOW + wait_s))
   set_due(id, job, math.max(NOW + wait_s, NOW + (lease == 'release' and WAKE_GRACE_S or 0)))
+  set_waiting(id, job, NOW + wait_s)
 end
 return '1'

@@ -14,8 +14,10 @@
 --   P:change:<ref>           hash   generation, head, job (the current one), key:<digest> -> job, round:<digest>
 --   P:change:<ref>:jobs      zset   job -> created_at
 --   P:delivery:<forge>:<id>  string job
---   P:state:<state>          zset   job -> created_at
+--   P:state:<state>          zset   job -> created_at; in a final state, when it came into it
 --   P:due:<priority>         zset   job that is not final -> when somebody should look at it next
+--   P:waiting:<stage>:<priority>
+--                            zset   job that is not final -> since when it could be worked on; in a lease, its end
 --   P:open                   hash   forge:repository -> how many of its jobs are not final, batches left out
 --   P:urgent                 zset   job that is worked on, or reviewed -> when somebody must look at it next
 --   P:notes                  zset   dead letter whose change was not told yet -> when to tell it
@@ -101,6 +103,15 @@ local function set_due(id, job, when)
   redis.call('ZADD', P .. ':due:' .. job.priority, stamp(when), id)
 end
 
+local function waiting_key(job)
+  return P .. ':waiting:' .. (job.stage or 'review') .. ':' .. job.priority
+end
+
+-- From then on the job waits for somebody: unlike its place among the due ones, no wake-up moves that.
+local function set_waiting(id, job, since)
+  redis.call('ZADD', waiting_key(job), stamp(since), id)
+end
+
 -- Count the open jobs of a repository.
 local function count_open(job, by)
   local repository = job.forge .. ':' .. job.repository
@@ -114,6 +125,7 @@ local function set_lease(id, job, until_s)
   job.lease_until = stamp(until_s)
   redis.call('HSET', job_key(id), 'lease_until', job.lease_until)
   set_due(id, job, until_s)
+  set_waiting(id, job, until_s)
 end
 
 local function end_lease(id, job)
@@ -137,7 +149,8 @@ local function move(id, job, state, reason)
     if job.state then
       redis.call('ZREM', P .. ':state:' .. job.state, id)
     end
-    redis.call('ZADD', P .. ':state:' .. state, job.created_at, id)
+    -- The record of a job that has ended goes so long after its end, and so does its line in the index.
+    redis.call('ZADD', P .. ':state:' .. state, FINAL[state] and stamp(NOW) or job.created_at, id)
     decide(id, 'job.' .. state, reason)
   end
   redis.call('HSET', key, 'state', state, 'reason', reason, 'updated_at', stamp(NOW))
@@ -153,6 +166,7 @@ local function move(id, job, state, reason)
     no_longer_left(id, job)
     redis.call('ZREM', P .. ':due:' .. job.priority, id)
     redis.call('ZREM', P .. ':urgent', id)
+    redis.call('ZREM', waiting_key(job), id)
     redis.call('EXPIRE', key, RECORD_KEPT_S)
     redis.call('EXPIRE', key .. ':log', RECORD_KEPT_S)
     redis.call('EXPIRE', key .. ':saved', state == 'failed' and SAVED_OF_FAILED_KEPT_S or SAVED_KEPT_S)
@@ -179,6 +193,7 @@ local function queue_again(id, job, when, reason)
   redis.call('HSET', key, 'attempt', 0, 'deaths', 0, 'not_before', stamp(when))
   move(id, job, job.stage == 'publish' and 'reviewed' or 'queued', reason)
   set_due(id, job, math.max(when, NOW + WAKE_GRACE_S))
+  set_waiting(id, job, when)
 end
 
 -- One more attempt ended without a word. The third one is the last.

@@ -187,6 +187,11 @@ class RedisJobs:
                     pipe.zcard(self._key("state", state.value))
                 return dict(zip(State, await pipe.execute(), strict=True))
 
+    async def longest_waits(self) -> Mapping[tuple[Stage, Priority], float]:
+        kinds = [(stage, priority) for stage in Stage for priority in Priority]
+        waited = await self._run("waits", *(word.value for kind in kinds for word in kind))
+        return {kind: float(_text(seconds)) for kind, seconds in zip(kinds, waited, strict=True)}
+
     async def retry(self, job_id: str) -> Job:
         if not await self._run("retry", job_id):
             raise NotFound(f"There is no dead letter {job_id}. `kimi-review dead list` shows them all.")

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.ingress.world import TOKEN, World, refuse_connection
 from worker.core.change import ChangeRef
 from worker.core.errors import Unreachable
-from worker.core.job import Priority, State
+from worker.core.job import Priority, Stage, State
 from worker.ingress.vitals import Vitals
 from worker.storage.spending import Spent
 from worker.storage.throttle import KnownLimit, Standing
@@ -23,6 +23,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = {"authorization": "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()}
 VITALS = Vitals(
     waiting={Priority.INTERACTIVE: 2, Priority.CROWD: 0, Priority.BATCH: 410},
+    longest_waits_s={(Stage.REVIEW, Priority.INTERACTIVE): 4.0, (Stage.PUBLISH, Priority.INTERACTIVE): 61.5},
     model=Standing(
         limits=(KnownLimit("concurrency", 30, "moonshot code plan"),),
         concurrency=30,
@@ -144,6 +145,7 @@ def test_metrics_tell_queues_limits_and_spending_by_the_conventions(world: World
     text = get(world, "/metrics", BEARER).text
     for line in (
         'kimi_review_queue_messages{priority="batch"} 410.0',
+        'kimi_review_longest_wait_seconds{priority="interactive",stage="publish"} 61.5',
         "kimi_review_paused 0.0",
         "kimi_review_jobs_left 0.0",
         "kimi_review_model_requests_in_flight 17.0",

@@ -78,3 +78,32 @@ def test_a_job_taken_up_again_is_posted_while_its_report_is_kept_and_reviewed_an
         assert isinstance(await jobs.claim(job, worker="w", states=states), Claim)
 
     play(redis_url, story)
+
+
+@pytest.mark.parametrize("days", [29, 32])
+def test_a_dead_letter_is_listed_as_long_as_its_record_is_kept_however_long_it_was_open(
+    redis_url: str, days: int
+) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        job = (await jobs.accept(INTENT)).job
+        await client.hset(f"{PREFIX}:job:{job}", "created_at", "1000000.000000")
+        claim = await jobs.claim(job, worker="w", states=(State.QUEUED,))
+        assert isinstance(claim, Claim)
+        await jobs.release(claim, State.FAILED, reason="so it ended")
+        dead = f"{PREFIX}:state:failed"
+        await client.zincrby(dead, -days * DAY_S, job)
+        await jobs.trim()
+        assert bool(await jobs.list(states=[State.FAILED])) == (days < 31)
+
+    play(redis_url, story)
+
+
+def test_what_an_older_program_leaves_in_the_index_of_those_that_wait_is_no_wait(redis_url: str) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        job = await ended(jobs, State.DONE)
+        waiting = f"{PREFIX}:waiting:review:interactive"
+        await client.zadd(waiting, {job: 1.0, "0" * 20: 2.0})
+        assert set((await jobs.longest_waits()).values()) == {0.0}
+        assert await client.zcard(waiting) == 0
+
+    play(redis_url, story)
