@@ -175,6 +175,9 @@ class Jobs(Protocol):
     async def list(self, *, states: Sequence[State] = (), limit: int = 100) -> Sequence[Job]:
         """Newest first; all states when none is named. Of jobs that have ended, those that ended last are looked at."""
 
+    async def hasten(self, reason: str) -> int:
+        """Let every deferred job be due now, since what they wait for has come; how many were not yet."""
+
     async def retry(self, job_id: str) -> Job:
         """Queue a dead letter again with its attempts set to 0. Raises `NotFound`."""
 

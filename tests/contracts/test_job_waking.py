@@ -171,3 +171,19 @@ def test_a_job_that_moves_up_from_the_batch_keeps_how_long_it_has_waited(store: 
         assert waits[Stage.REVIEW, Priority.BATCH] == 0.0
 
     store(story)
+
+
+def test_deferred_jobs_that_need_wait_no_longer_are_due_at_once_and_others_stay_as_they_are(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = [await jobs.accept(Intent(ChangeRef("github", "octo/cat", n), A)) for n in range(3)]
+        for one, wait_s in zip(made[:2], (1800, 0.0), strict=True):
+            await jobs.release(await claimed(jobs, one.job), State.DEFERRED, reason="no balance", wait_s=wait_s)
+        assert await jobs.hasten("the provider answers again") == 1
+        due = await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)
+        assert made[0].job in [one.job for one in due]
+        assert (await jobs.decisions(made[0].job))[-1].detail == "the provider answers again"
+        assert (await jobs.decisions(made[1].job))[-1].event == "job.deferred"
+        assert await jobs.hasten("again") == 0
+        await claimed(jobs, made[0].job)
+
+    store(story)

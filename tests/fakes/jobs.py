@@ -298,6 +298,19 @@ class FakeJobs:
                 waits[kind] = max(waits[kind], self._now() - record.waits_since)
         return waits
 
+    async def hasten(self, reason: str) -> int:
+        now = self._now()
+        deferred = [
+            record
+            for record in self._records.values()
+            if record.job.state is State.DEFERRED and record.job.not_before > now
+        ]
+        for record in deferred:
+            record.job = replace(record.job, not_before=now)
+            record.due_at = record.waits_since = now
+            self._note(record, "job.hastened", reason)
+        return len(deferred)
+
     async def retry(self, job_id: str) -> Job:
         record = self._dead(job_id)
         self._queue_again(record, self._now(), "retried by hand")

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
-from tests.fakes.kimi import KEY, KimiServer
+from redis.asyncio import Redis
+
+from tests.fakes.job_steps import REF, A, claimed
+from tests.fakes.kimi import KEY, Fault, KimiServer, no_balance
 from tests.fakes.shell import Shell
+from worker.core.errors import QuotaUsedUp
+from worker.core.job import Intent, State
+from worker.core.limits import Limits, account_of
+from worker.storage.connection import connect
+from worker.storage.jobs import RedisJobs
+from worker.storage.throttle import RedisThrottle
+
+T = TypeVar("T")
 
 
 def test_both_providers_are_checked_within_the_settings_that_reviews_go_by(tmp_path: Path) -> None:
@@ -32,3 +47,48 @@ def test_both_providers_are_checked_within_the_settings_that_reviews_go_by(tmp_p
     assert "dropped parameter top_k" in rows["completion"]["detail"]
     assert "kimi-k3 answered" in rows["fallback: completion"]["detail"]
     assert KEY not in done.stdout + done.stderr
+
+
+def test_after_a_top_up_a_tiny_answer_lets_the_fleet_go_on_at_once(tmp_path: Path, redis_url: str) -> None:
+    async def wait(redis: Redis, account: str) -> str:
+        """The account without balance, and a job that waits for it."""
+        until = datetime.now(UTC) + timedelta(minutes=30)
+        await RedisThrottle(redis, account=account, limits=Limits()).refused(
+            QuotaUsedUp("no balance left", until=until)
+        )
+        jobs = RedisJobs(redis)
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.release(await claimed(jobs, made.job), State.DEFERRED, reason="no balance left", wait_s=1800)
+        return made.job
+
+    async def is_free(redis: Redis, account: str) -> bool:
+        standing = await RedisThrottle(redis, account=account, limits=Limits()).standing()
+        return standing.quota_used_up_until is None
+
+    async def with_redis(act: Callable[[Redis, str], Awaitable[T]]) -> T:
+        redis = connect(redis_url)
+        try:
+            return await act(redis, account_of(kimi.base_url, KEY))
+        finally:
+            await redis.aclose()
+
+    def checked() -> str:
+        done = Shell(tmp_path, tmp_path / "home")(
+            "check", "--json", API_OPENAI_FORCE_BASE_URL=kimi.base_url, API_OPEN_AI_API_KEY=KEY, REDIS_URL=redis_url
+        )
+        row: str = next(row["detail"] for row in json.loads(done.stdout)["rows"] if row["name"] == "completion")
+        return row
+
+    with KimiServer() as kimi:
+        job = asyncio.run(with_redis(wait))
+        kimi.script(Fault(429, no_balance()))
+        assert "lifted" not in checked()
+        assert not asyncio.run(with_redis(is_free))
+
+        told = checked()
+        assert "the fleet's pause until " in told
+        assert told.endswith(" is lifted, 1 deferred job goes on now")
+        assert asyncio.run(with_redis(is_free))
+        claim = asyncio.run(with_redis(lambda redis, _: claimed(RedisJobs(redis), job)))
+        assert claim.job.id == job
+        assert "lifted" not in checked()

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +34,7 @@ from worker.clock import SystemClock
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
+from worker.ports import Jobs
 from worker.providers.check import AccountNow, CheckRow, check_provider, failed
 from worker.providers.windows import Windows
 from worker.settings import Role, Settings, foreign_names
@@ -122,7 +125,7 @@ async def _provider(settings: Settings, services: Services | None) -> list[Check
         throttle=None if services is None else services.throttle,
         wishes=request_wishes(settings),
         window=window_wishes(settings),
-        account=None if services is None else await _account(services.windows, services.throttle),
+        account=None if services is None else await _account(services.windows, services.throttle, services.jobs),
     )
     second = second_endpoint_of(settings)
     if second is None:
@@ -133,17 +136,31 @@ async def _provider(settings: Settings, services: Services | None) -> list[Check
         clock=SystemClock(),
         throttle=None if spare is None else spare[1],
         wishes=request_wishes(settings),
-        account=None if spare is None else await _account(*spare),
+        account=None if services is None or spare is None else await _account(*spare, services.jobs),
     )
     return rows + [replace(row, name=f"fallback: {row.name}") for row in others]
 
 
-async def _account(windows: Windows, throttle: RedisThrottle) -> AccountNow:
+async def _account(windows: Windows, throttle: RedisThrottle, jobs: Jobs) -> AccountNow:
     standing = await throttle.standing()
     limits = [f"{_LIMIT_NAMES[limit.kind]} {limit.value:,} ({limit.source})" for limit in standing.limits]
     return AccountNow(
-        limits=limits, window=await windows.remembered(), quota_used_up_until=standing.quota_used_up_until
+        limits=limits,
+        window=await windows.remembered(),
+        quota_used_up_until=standing.quota_used_up_until,
+        lift=partial(_lift, throttle, jobs),
     )
+
+
+async def _lift(throttle: RedisThrottle, jobs: Jobs, until: datetime) -> str:
+    """After a top-up nobody tells us of it, and the fleet would wait for the rest of half an hour."""
+    try:
+        await throttle.lift(until)
+        hastened = await jobs.hasten("the provider answers again, by kimi-review check")
+    except ReviewError as error:
+        return f"but the fleet's pause until {until:%H:%M} UTC stays: {error}"
+    go_on = f"{hastened} deferred job{'' if hastened == 1 else 's'} go{'es' if hastened == 1 else ''} on now"
+    return f"the fleet's pause until {until:%H:%M} UTC is lifted, {go_on}"
 
 
 async def _forges(settings: Settings, services: Services) -> AsyncIterator[CheckRow]:

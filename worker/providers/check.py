@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -63,6 +63,8 @@ class AccountNow:
     window: WindowNote = field(default_factory=WindowNote)
     quota_used_up_until: datetime | None = None
     """While the fleet waits by the provider's word, one request finds out whether that still holds."""
+    lift: Callable[[datetime], Awaitable[str]] | None = None
+    """Ends that wait when the request was answered, and says so in words."""
 
 
 async def check_provider(
@@ -101,6 +103,9 @@ async def check_provider(
     note = replace(account.window, row=offered.get(endpoint.model, account.window.row))
     info = informed(lookup(endpoint.model), note, window)
     completion = await _completion(endpoint, info, clock, throttle or _Unthrottled(), wishes)
+    if completion.ok and account.lift is not None and account.quota_used_up_until is not None:
+        lifted = await account.lift(account.quota_used_up_until)
+        completion = replace(completion, detail=f"{completion.detail}; {lifted}")
     rows.append(_model(endpoint, list(offered), answered=completion.ok))
     rows.append(_window(info, corrected(lookup(endpoint.model), note.row or {}), window))
     rows.append(completion)

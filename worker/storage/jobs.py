@@ -41,6 +41,8 @@ SPREAD = 0.1
 """Deferred jobs wake spread over this share of their wait, so that a fleet does not come back as one."""
 LONGEST_SPREAD_S = 300.0
 
+HASTENED_AT_ONCE = 1_000
+"""Deferred jobs that one step looks through, so that heartbeats come between two of them."""
 
 KEPT_IGNORED = 10_000
 """Reasons why deliveries became no job, of all changes together: about a megabyte."""
@@ -191,6 +193,15 @@ class RedisJobs:
         kinds = [(stage, priority) for stage in Stage for priority in Priority]
         waited = await self._run("waits", *(word.value for kind in kinds for word in kind))
         return {kind: float(_text(seconds)) for kind, seconds in zip(kinds, waited, strict=True)}
+
+    async def hasten(self, reason: str) -> int:
+        seen = hastened = 0
+        looked_at = HASTENED_AT_ONCE
+        while looked_at == HASTENED_AT_ONCE:
+            looked_at, due_now = await self._run("hasten", reason, seen, HASTENED_AT_ONCE)
+            seen += looked_at
+            hastened += due_now
+        return hastened
 
     async def retry(self, job_id: str) -> Job:
         if not await self._run("retry", job_id):

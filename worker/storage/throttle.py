@@ -43,7 +43,7 @@ from worker.storage.connection import PREFIX
 from worker.storage.faults import answering
 from worker.storage.spending import MONEY_PREFIX, micro_usd
 
-Verb = Literal["admit", "leave", "renew", "tick", "restamp", "refused", "standing"]
+Verb = Literal["admit", "leave", "renew", "tick", "restamp", "refused", "lifted", "standing"]
 
 LEASE_S = 15.0
 """A dead process' slots are back after this at the latest."""
@@ -292,6 +292,14 @@ class RedisThrottle:
         await self._call("refused", told)
 
     # ------------------------------------------------------------------------------------------------ the rest
+
+    async def lift(self, until: datetime) -> None:
+        """End the pause until `until`: a request past the throttle was answered. A later one, told since, stays.
+
+        Raises `Unreachable`.
+        """
+        # A moment of Redis' went through a float of seconds on its way here.
+        await self._call("lifted", {"till": math.ceil(until.timestamp() * 1000) + 1})
 
     @property
     def instance(self) -> str:
