@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,9 +25,10 @@ from worker.cli.setting_up import set_up
 from worker.cli.store import opened_jobs
 from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Ignored
-from worker.core.errors import BadInput, ConfigurationError
+from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.job import State
 from worker.core.markdown import visible
+from worker.forges import FORGES
 from worker.ingress.answers import job_json
 from worker.review.batch import (
     Chosen,
@@ -81,12 +83,12 @@ def batch(
     settings = set_up(Role.REVIEW, level="warning")
     if not settings.has_github:
         raise ConfigurationError(["GITHUB_TOKEN: is not set, and changes on GitHub cannot be read without it."])
-    refs = _refs(Path(file), settings) if file is not None else ()
+    refs = refs_in(Path(file), settings) if file is not None else ()
     start = _since(since, now=datetime.now(UTC)) if since is not None else None
     with installed(settings) as installation:
         chosen, priced = asyncio.run(_look(installation, refs, repository, start))
         if _agreed(chosen, priced, settings, is_agreed=yes):
-            asyncio.run(_queue(installation, chosen))
+            _queue(installation, chosen)
     if chosen.left_out and not chosen.new and not chosen.known:
         complain("none of these changes can be reviewed.")
         sys.exit(Exit.FAILED)
@@ -154,19 +156,28 @@ def _agreed(chosen: Chosen, priced: Estimate, settings: Settings, *, is_agreed: 
     return typer.confirm(f"Queue {len(chosen.new)}?", default=False)
 
 
-async def _queue(installation: Installation, chosen: Chosen) -> None:
-    added = there = 0
-    async with installation.services() as services:
-        async for change, accepted in accept_all(chosen, request=services.request):
-            if isinstance(accepted, Ignored):
-                complain(f"{change.ref}: {accepted.reason}. GITHUB_REPOSITORIES says which ones are reviewed.")
-            elif accepted.is_new:
-                added += 1
-            else:
-                there += 1
-        paused = await services.jobs.paused()
+def _queue(installation: Installation, chosen: Chosen) -> None:
+    stored: Counter[bool] = Counter()
+    """How many were new, and how many were not."""
+
+    async def queue() -> str:
+        async with installation.services() as services:
+            async for change, accepted in accept_all(chosen, request=services.request):
+                if isinstance(accepted, Ignored):
+                    complain(f"{change.ref}: {accepted.reason}. GITHUB_REPOSITORIES says which ones are reviewed.")
+                else:
+                    stored[accepted.is_new] += 1
+            return await services.jobs.paused()
+
+    try:
+        paused = asyncio.run(queue())
+    except (ReviewError, KeyboardInterrupt):
+        so_far = f"{stored.total()} of {len(chosen.new)} were queued so far"
+        complain(f"{so_far}; give the same command again for the rest: nothing is queued twice.")
+        raise
     console = open_console()
-    console.print(f"{added} queued" + (f", {there} were there already and wait again." if there else "."))
+    there = f", {stored[False]} were there already and wait again." if stored[False] else "."
+    console.print(f"{stored[True]} queued{there}")
     if paused:
         console.print(Text(f"The fleet is paused: {visible(paused)}", style="yellow"))
     console.print("Workers take them up when nothing more urgent waits: `kimi-review serve`, or the containers.")
@@ -205,10 +216,11 @@ def _show_progress(found: Progress, paused: str, console: Console) -> None:
         console.print("Failed ones: `kimi-review why JOB` tells why, `kimi-review dead retry JOB` queues it again.")
 
 
-def _refs(path: Path, settings: Settings) -> list[ChangeRef]:
-    """Raises `BadInput` with every line that names no change."""
+def refs_in(path: Path, settings: Settings) -> list[ChangeRef]:
+    """The changes that a file names, one a line. Raises `BadInput` with every line that names none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows put a byte order mark in front.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or "it is not UTF-8"
         raise BadInput(f"{path.name} cannot be read: {said}.") from error
@@ -230,9 +242,10 @@ def _refs(path: Path, settings: Settings) -> list[ChangeRef]:
 
 def _ref(name: str, settings: Settings) -> ChangeRef | None:
     try:
-        return parse_change(name, settings)
+        ref = parse_change(name, settings)
     except BadInput:  # a URL of a host that is none of ours; its line is told with the others
         return None
+    return ref if ref is not None and ref.forge in FORGES else None
 
 
 def _since(text: str, *, now: datetime) -> datetime:
