@@ -38,9 +38,10 @@ def test_a_lone_surrogate_and_bytes_that_are_no_utf_8_are_counted_as_replaced() 
 )
 def test_megabytes_of_anything_are_counted_in_no_time(unit: bytes) -> None:
     data = unit * (2_000_000 // len(unit))
-    started = time.perf_counter()
+    # Of the processor: what else the machine does is not our slowness.
+    started = time.process_time()
     tokens = COUNT(data)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert 0 < tokens <= len(data)
 
 

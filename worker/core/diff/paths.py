@@ -60,7 +60,7 @@ def header_path(name: bytes) -> bytes | None:
 
     git ends a name that has a blank in it with a tab, and `diff -u` puts the date behind one.
     """
-    quoted = _QUOTED.match(name)
+    quoted = _QUOTED.match(name) if name.startswith(b'"') else None
     name = unquote(quoted[0]) if quoted else name.partition(b"\t")[0]
     return None if name == _DEV_NULL else name
 
@@ -114,6 +114,8 @@ def strip_prefixes(
     one name only is taken to have git's default prefixes when the name begins with one.
     """
     if old is not None and new is not None:
+        if (old[:2], new[:2]) in _PREFIX_PAIRS:
+            return old[2:], new[2:]
         paths = _stripped(old, new)
         return paths.old, paths.new
     if git_line is not None:
