@@ -6,6 +6,7 @@ import base64
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -182,6 +183,26 @@ def test_packed_units_waste_little() -> None:
     assert len(full) > 10
     assert all(size <= BUDGET.chunk_tokens for size in full)
     assert sum(full) / len(full) >= 0.85 * BUDGET.chunk_tokens
+
+
+def test_code_is_counted_about_once_however_large_its_files_are() -> None:
+    class Tally:
+        counted = 0
+
+        def __call__(self, text: bytes | str, /) -> int:
+            self.counted += len(text)
+            return COUNT(text)
+
+        def each(self, texts: Sequence[bytes | str], /) -> list[int]:
+            self.counted += sum(map(len, texts))
+            return COUNT.each(texts)
+
+    line = b"    previous_total = compute_the_total(previous_total, other_values)"
+    files = [new_file("src/large.py", [line] * 15_000), *(new_file(f"src/m{n}.py", [line] * n * 60) for n in range(40))]
+    tally = Tally()
+    plan = make_plan(files, words=WORDS, budget=BUDGET, count=tally)
+    assert len(plan.chunks) > 20
+    assert tally.counted < 1.25 * sum(chunk.size.bytes for chunk in plan.chunks)
 
 
 def test_a_test_shares_the_unit_of_its_source() -> None:
