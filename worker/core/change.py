@@ -36,6 +36,8 @@ class Change:
     state: Literal["open", "closed", "merged"] = "open"
     is_draft: bool = False
     is_locked: bool = False
+    is_archived: bool = False
+    """Whether its repository is read-only for everybody."""
     is_fork: bool = False
     is_bot: bool = False
     url: str = ""

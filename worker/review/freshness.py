@@ -70,6 +70,8 @@ def reason_unpostable(change: Change, *, reviews_drafts: bool = True) -> str:
     """Why nothing can or shall be posted on the change now, in words; empty when it can."""
     if change.state != "open":
         return f"the change is {change.state}"
+    if change.is_archived:
+        return "the repository is archived, nothing can be posted until it is unarchived"
     if change.is_locked:
         return "the conversation is locked, nothing can be posted"
     if change.is_draft and not reviews_drafts:

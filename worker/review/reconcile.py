@@ -14,6 +14,7 @@ from worker.core.errors import BadInput, Refused
 from worker.core.job import Intent, Priority, State
 from worker.ports import Clock, Forge, Jobs, Wake
 from worker.review.accept import accept
+from worker.review.freshness import reason_unpostable
 
 log = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class Reconciler:
         return names[: self.max_repositories]
 
     async def _accepted(self, forge: Forge, change: Change) -> bool:
-        if refusal(_as_delivery(change), self.policy) is not None or change.is_locked:
+        if refusal(_as_delivery(change), self.policy) is not None or reason_unpostable(change):
             return False
         if (str(change.ref), change.head) in self._reviewed:
             return False

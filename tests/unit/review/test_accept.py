@@ -152,6 +152,7 @@ def test_a_change_whose_review_is_there_gets_none_though_the_store_was_emptied()
         replace(CHANGE, is_draft=True),
         replace(CHANGE, is_bot=True),
         replace(CHANGE, is_locked=True),
+        replace(CHANGE, is_archived=True),
     ],
 )
 def test_a_change_that_no_delivery_would_start_is_left_alone(change: Change) -> None:

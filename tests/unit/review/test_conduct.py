@@ -139,6 +139,7 @@ def test_a_report_is_stored_and_publishing_is_woken() -> None:
         (replace(OPEN, state="merged"), "merged"),
         (replace(OPEN, is_draft=True), "draft"),
         (replace(OPEN, is_locked=True), "locked"),
+        (replace(OPEN, is_archived=True), "archived"),
     ],
 )
 def test_a_change_that_is_not_reviewed_now_is_skipped_with_the_reason(change: Change, reason: str) -> None:

@@ -43,6 +43,7 @@ class User(_Part):
 
 class Repo(_Part):
     full_name: str
+    archived: bool = False
 
 
 class Revision(_Part):
@@ -91,6 +92,7 @@ class PullRequest(_Part):
             state="merged" if merged else self.state,
             is_draft=self.draft,
             is_locked=self.locked,
+            is_archived=self.base.repo is not None and self.base.repo.archived,
             is_fork=self.is_fork,
             is_bot=self.user.is_bot if self.user else False,
             url=self.html_url,
