@@ -43,6 +43,7 @@ from tests.fakes.github_records import LOGIN, Answer, Fault, PostedComment, Post
 
 TOKEN = "ghp_falseTokenOfTheTestsWhichOpensNothing1"  # a false secret, planted to be searched for
 INSTALLATION = 77
+RENAMED_ID = 4711
 BODY_LIMIT = 65_536
 COMMENTS_ANSWERED = 31
 """Reviews with more comments are created, and answered with 502."""
@@ -66,6 +67,9 @@ class GitHubServer:
     """Asked for every request, for tests that throw dice."""
     seen: list[Request] = field(default_factory=list)
     statuses: list[dict[str, Any]] = field(default_factory=list)
+    archived: set[str] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Old names to new ones; what is asked under an old one is redirected to the repository's id."""
     minted: dict[str, tuple[float, frozenset[str], Mapping[str, str]]] = field(default_factory=dict)
     git_server: GitServer = field(init=False)
     _ids: int = 0
@@ -117,6 +121,14 @@ class GitHubServer:
 
     def repository(self, name: str) -> BareRepository:
         return BareRepository(self.root / f"{name}.git")
+
+    def rename(self, old: str, new: str) -> None:
+        self.repository(old).path.rename(self.root / f"{new}.git")
+        self.renamed[old] = new
+        for name, number in [key for key in self.pulls if key[0] == old]:
+            pull = self.pulls.pop((name, number))
+            pull.repository = new
+            self.pulls[new, number] = pull
 
     def open_pull(self, repository: str, *, head: str, base: str, base_branch: str = "main", **more: Any) -> int:
         """Open a pull request of commit `head` into `base_branch`, which then stands at `base`; its number."""
@@ -214,6 +226,10 @@ class GitHubServer:
             raise Refusal(
                 403, "Request forbidden by administrative rules. Please make sure your request has a User-Agent"
             )
+        for number, old in enumerate(self.renamed, start=RENAMED_ID):
+            if request.path.startswith(f"/repos/{old}/"):
+                url = f"{self.api_url}/repositories/{number}{request.path.removeprefix(f'/repos/{old}')}"
+                return Answer(301, {"message": "Moved Permanently", "url": url}, {"location": url})
         for method, pattern, act in self._routes():
             found = re.fullmatch(pattern, request.path)
             if found is not None and method == request.method:
@@ -225,6 +241,7 @@ class GitHubServer:
         pull = rf"{repo}/pulls/(?P<number>\d+)"
         return [
             ("GET", "/user", self._get_user),
+            ("GET", r"/repositories/(?P<number>\d+)", self._get_by_id),
             ("GET", "/user/repos", self._get_repositories),
             ("GET", "/installation/repositories", self._get_repositories),
             ("GET", rf"{repo}/installation", self._get_installation),
@@ -298,6 +315,11 @@ class GitHubServer:
     def _get_user(self, request: Request) -> Answer:
         self._admit(request, "")
         return Answer(200, {"login": LOGIN, "id": 1, "type": "User"})
+
+    def _get_by_id(self, request: Request, number: str) -> Answer:
+        new = list(self.renamed.values())[int(number) - RENAMED_ID]
+        self._admit(request, new)
+        return Answer(200, self._repository_json(new))
 
     def _get_repositories(self, request: Request) -> Answer:
         names = sorted(str(path.relative_to(self.root)).removesuffix(".git") for path in self.root.glob("*/*.git"))
@@ -388,11 +410,16 @@ class GitHubServer:
 
     # ----- writing
 
+    def _takes_writes(self, pull: Pull) -> None:
+        if pull.repository in self.archived:
+            raise Refusal(403, "Repository was archived so is read-only.")
+        if pull.locked:
+            raise Refusal(403, "Unable to create comment because issue is locked.")
+
     def _post_note(self, request: Request, repository: str, number: str) -> Answer:
         self._admit(request, repository, "pull_requests", "write")
         pull = self._of(repository, number)
-        if pull.locked:
-            raise Refusal(403, "Unable to create comment because issue is locked.")
+        self._takes_writes(pull)
         body = _body(request.body)
         if not body.strip():
             raise Refusal(422, "Validation Failed", ["body cannot be blank"])
@@ -414,8 +441,7 @@ class GitHubServer:
         event = said.get("event")
         if event not in (None, "COMMENT", "APPROVE", "REQUEST_CHANGES"):
             raise Refusal(422, "Unprocessable Entity", ["Variable $event of type PullRequestReviewEvent was invalid"])
-        if pull.locked:
-            raise Refusal(403, "Unable to create comment because issue is locked.")
+        self._takes_writes(pull)
         commit = said.get("commit_id", pull.head)
         if commit not in pull.heads:
             raise Refusal(422, "Unprocessable Entity", [f"No commit found for SHA: {commit}"])
@@ -480,7 +506,12 @@ class GitHubServer:
         return self._lines[key]
 
     def _repository_json(self, name: str) -> dict[str, Any]:
-        return {"full_name": name, "name": name.partition("/")[2], "clone_url": "http://169.254.169.254/evil.git"}
+        return {
+            "full_name": name,
+            "name": name.partition("/")[2],
+            "clone_url": "http://169.254.169.254/evil.git",
+            "archived": name in self.archived,
+        }
 
     def _pull_json(self, pull: Pull, *, listed: bool = False) -> dict[str, Any]:
         files = {} if listed else self._changed(pull, pull.head)

@@ -14,7 +14,8 @@ from tests.fakes.git_server import GitServer
 from tests.fakes.github import TOKEN, Pull
 from tests.fakes.sweep import Sweep
 from tests.fakes.workshop import BASE, REPOSITORY, Workshop, workshop
-from worker.core.job import NotClaimed, State
+from worker.core.change import ChangeRef
+from worker.core.job import Accepted, Intent, NotClaimed, State
 from worker.ports import Jobs
 from worker.storage.jobs import RedisJobs
 
@@ -214,6 +215,27 @@ def test_a_repository_that_takes_no_writes_ends_the_job_clearly(shop: Workshop, 
     shop.keep_up()  # the note cannot be posted either, and that ends nothing
     assert len(shop.kimi.requests) == 1
     assert shop.github.notes(REPOSITORY, 1) == []
+
+
+def test_a_change_of_an_archived_repository_is_skipped_before_the_model_is_paid(shop: Workshop) -> None:
+    shop.github.archived.add(REPOSITORY)
+    found = shop.settle(shop.accept(shop.change(DEFECT)))
+    assert found.state is State.SKIPPED
+    assert "archived" in found.reason
+    assert shop.kimi.requests == []
+
+
+def test_a_job_of_a_repository_that_was_renamed_says_how_it_is_called_now(shop: Workshop) -> None:
+    job = shop.accept(shop.change(DEFECT))
+    shop.github.rename(REPOSITORY, "acme/store")
+    found = shop.settle(job)
+    assert found.state is State.FAILED
+    assert "its repository is acme/store now" in found.reason
+    assert shop.kimi.requests == []
+    newly = shop.within(lambda services: services.request(Intent(ChangeRef("github", "acme/store", 1), "")))
+    assert isinstance(newly, Accepted)
+    assert shop.settle(newly.job).state is State.DONE
+    assert len(shop.github.reviews("acme/store", 1)) == 1
 
 
 def test_a_token_that_is_withdrawn_during_the_review_ends_the_job_with_its_cure(shop: Workshop) -> None:

@@ -47,6 +47,14 @@ class BadCredentials(NotAuthorised):
         self.server_time = server_time
 
 
+class Redirected(WrongEndpoint):
+    """`location` as the forge wrote it: for reading, never for following."""
+
+    def __init__(self, message: str, *, location: str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
 async def send(
     client: httpx.AsyncClient, request: httpx.Request, *, forge: str, what: str, writes: bool
 ) -> httpx.Response:
@@ -80,9 +88,10 @@ def error_of(response: httpx.Response, *, forge: str, what: str, writes: bool) -
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
-        return WrongEndpoint(
+        return Redirected(
             f"{forge} redirects {what} elsewhere, and credentials follow no redirect. Check the forge's URL in the"
-            " settings, and whether the repository was renamed or moved."
+            " settings, and whether the repository was renamed or moved.",
+            location=response.headers.get("location", ""),
         )
     if _is_limit(response):
         return RateLimited(f"{forge} limits our requests: {what}{because}.", retry_after_s=_wait_s(response))

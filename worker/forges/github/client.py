@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -13,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 from worker import __version__
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
-from worker.core.errors import BadInput, NotFound, Unprocessable, WrongEndpoint
+from worker.core.errors import BadInput, NotFound, ReviewError, Unprocessable, WrongEndpoint
 from worker.core.markdown import code, fit, visible
 from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
 from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest, Repo
-from worker.forges.http import BadCredentials, json_of, send, tls
+from worker.forges.http import BadCredentials, Redirected, json_of, send, tls
 from worker.ports import Comment, Posted, Remote
 
 API_VERSION = "2022-11-28"
@@ -30,6 +32,8 @@ BODY_LIMIT = 65_536
 CUT = "The rest is left out: GitHub takes 65,536 characters."
 _TRIES = 20
 """How many pending reviews may be made to find the comments that GitHub refuses."""
+_BY_ID = re.compile(r"/repositories/([0-9]{1,19})(?:/|$)")
+"""Where GitHub redirects what is asked under a repository's old name."""
 _PAGE = 100
 _PAGES = 300
 """An end to paging, whatever the other side says: 30,000 rows."""
@@ -319,7 +323,29 @@ class GitHubClient:
         request = self._http.build_request(
             method, f"{self._access.api_url}{path}", json=body, headers={"authorization": f"Bearer {bearer}"}
         )
-        return await send(self._http, request, forge="GitHub", what=what, writes=method == "POST")
+        try:
+            return await send(self._http, request, forge="GitHub", what=what, writes=method == "POST")
+        except Redirected as error:
+            raise await self._renamed(error, bearer, what=what) from None
+
+    async def _renamed(self, error: Redirected, bearer: str, *, what: str) -> WrongEndpoint:
+        """The same in words that name where the repository is now: a redirect gives its id, which our own URL knows."""
+        by_id = _BY_ID.match(urlsplit(error.location).path.removeprefix(urlsplit(self._access.api_url).path))
+        if by_id is None:
+            return error
+        request = self._http.build_request(
+            "GET", f"{self._access.api_url}/repositories/{by_id[1]}", headers={"authorization": f"Bearer {bearer}"}
+        )
+        asked = "a repository's new name"
+        try:
+            response = await send(self._http, request, forge="GitHub", what=asked, writes=False)
+            name = _checked(_read(Repo, _json(response, what=asked), what=asked).full_name)
+        except ReviewError:
+            return error  # says all that is certain
+        return WrongEndpoint(
+            f"GitHub has {what} under another name: its repository is {name} now. Reviews go on under that name;"
+            " GITHUB_REPOSITORIES must allow it. Ask for this one again as it is called now."
+        )
 
 
 def _named(ref: ChangeRef) -> str:

@@ -405,3 +405,26 @@ def test_a_hanging_server_is_given_up_within_the_time_limit(world: World) -> Non
     started = time.monotonic()
     failure(lambda: world(lambda forge: forge.change(world.ref)))
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["", "https://evil.example/elsewhere", "/repositories/4711x/pulls/1", "/repositories/99999999999999999999/pulls/1"],
+)
+def test_a_redirect_that_names_no_repository_is_told_and_nothing_is_asked_after_it(world: World, location: str) -> None:
+    world.github.fail("GET", r"/pulls/\d+$", 302, headers={"location": location})
+    with pytest.raises(WrongEndpoint, match="follow no redirect"):
+        world(lambda forge: forge.change(world.ref))
+    assert len(world.github.seen) == 1
+
+
+def test_a_redirect_to_a_repository_of_another_host_is_looked_up_at_ours_alone(world: World) -> None:
+    redirect = {"location": "https://evil.example/repositories/4711/pulls/1"}
+    world.github.fail("GET", r"/pulls/\d+$", 301, headers=redirect, times=2)
+    world.github.fail("GET", r"/repositories/4711$", 404)
+    with pytest.raises(WrongEndpoint, match="follow no redirect"):
+        world(lambda forge: forge.change(world.ref))
+    world.github.fail("GET", r"/repositories/4711$", 200, body={"full_name": "acme/<b>store</b>"})
+    with pytest.raises(WrongEndpoint, match="follow no redirect"):
+        world(lambda forge: forge.change(world.ref))
+    assert [request.path for request in world.github.seen].count("/repositories/4711") == 2
