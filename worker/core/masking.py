@@ -14,7 +14,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`hint` is a literal that every match holds, for a search that is cheap where there is none."""
+    """`hint` is a literal that every match holds, for a search that is cheap where there is none.
+
+    The secret is the pattern's one group where it has one, else all of the match.
+    """
 
     kind: str
     hint: str
@@ -24,6 +27,9 @@ class Shape:
 def _shape(kind: str, hint: str, pattern: str) -> Shape:
     return Shape(kind, hint, re.compile(pattern, re.ASCII))
 
+
+# Of a password in a URL, unless something is to be filled in there.
+_SIGN: Final = r"[^\s/@\"'`<>{}$]"
 
 # No pattern can match more than one way over the same text, so none can be made to backtrack for long.
 SHAPES: Final = (
@@ -39,8 +45,22 @@ SHAPES: Final = (
     _shape("npm token", "npm_", r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
     _shape("PyPI token", "pypi-", r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_\-]{60,255}"),
     _shape("SendGrid key", "SG.", r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_\-]{16,64}\.[A-Za-z0-9_\-]{16,64}"),
-    # Style sheets have names such as sk-fading-circle-animation: a key has a digit.
-    _shape("API key", "sk-", r"(?<![A-Za-z0-9])sk-(?=[A-Za-z_\-]{0,40}[0-9])[A-Za-z0-9_\-]{20,255}"),
+    # Words may be joined behind it: sk-fading-circle-animation, sk-of-the-benchmark-0123. A key has a part that
+    # is no word: long, or with a letter behind a digit. Langfuse's are UUIDs.
+    _shape(
+        "API key",
+        "sk-",
+        r"(?<![A-Za-z0-9])sk-(?=(?:[A-Za-z0-9]{0,255}[_\-]){0,12}"
+        r"(?:[A-Za-z0-9]{32}|(?=[A-Za-z0-9]{8})[A-Za-z0-9]{0,255}[0-9][A-Za-z]|[0-9a-f]{8}-[0-9a-f]{4}-))"
+        r"[A-Za-z0-9_\-]{20,255}",
+    ),
+    # Those for one's own machine are no secrets, and neither are words: postgres:postgres, user:password, user:${PW}.
+    _shape(
+        "URL password",
+        "://",
+        rf"://[^\s/:@\"'`<>{{}}$]{{0,64}}:(?={_SIGN}{{0,255}}[0-9])(?={_SIGN}{{0,255}}[A-Za-z])"
+        rf"({_SIGN}{{8,255}})@(?!localhost\b|127\.|\[::1\])",
+    ),
     _shape(
         "JWT", "eyJ", r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_\-]{8,4096}\.eyJ[A-Za-z0-9_\-]{8,8192}\.[A-Za-z0-9_\-]{8,1024}"
     ),
@@ -84,7 +104,7 @@ def mask(text: str) -> str:
 def find(text: str) -> list[Span]:
     """The secrets in `text`, in order, none overlapping another."""
     found = [
-        Span(match.start(), match.end(), shape.kind)
+        Span(*match.span(shape.pattern.groups), shape.kind)
         for shape in SHAPES
         if shape.hint in text
         for match in shape.pattern.finditer(text)
