@@ -31,6 +31,7 @@ from tests.fakes.kimi import KEY, KimiServer, overloaded
 from tests.fakes.kimi import Fault as ModelFault
 from worker.core.errors import ReviewError
 from worker.core.job import Decision, Job, State
+from worker.core.retry import JOB_RULE
 from worker.storage.connection import connect
 from worker.storage.embedded import EmbeddedRedis, start
 from worker.storage.jobs import LEASE_S, RedisJobs
@@ -339,7 +340,8 @@ class Storm:
 
     async def _settled(self, jobs: RedisJobs) -> list[Job]:
         """All records, once every job has come to its end."""
-        deadline = time.monotonic() + 90
+        # Who met one fault after another may have been put off for minutes by then, its review posted or not.
+        deadline = time.monotonic() + JOB_RULE.cap_s + 90
         while True:
             records = list(await jobs.list(limit=100_000))
             open_jobs = [job for job in records if not job.state.is_final]
