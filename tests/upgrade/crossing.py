@@ -219,7 +219,7 @@ def killed_between_units(scene: Crossing, begins: Release, goes_on: Release, *, 
     # The same head again by way of the other api: no other job, unless the releases name jobs by other settings.
     again = scene.deliver(other_api, large, delivery="second", action="synchronize")
     if scene.key(begins) == scene.key(goes_on):
-        assert again == {"job": job, "state": before["state"], "new": False}
+        assert (again["job"], again["state"], again["new"]) == (job, before["state"], False)
     job = again["job"]
     small = scene.change()
     other = scene.deliver(other_api, small)["job"]

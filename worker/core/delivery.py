@@ -24,6 +24,8 @@ class Delivery:
     is_fork: bool = False
     is_bot: bool = False
     """Whether the change's author or the sender is a program."""
+    has_new_base: bool = False
+    """Whether it tells that the change shall go into another branch than before; its head stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import structlog
 
-from worker.core.change import ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, refusal
 from worker.core.errors import ReviewError
-from worker.core.job import Accepted, Intent, Priority
+from worker.core.job import Accepted, Intent, Priority, State
 from worker.ports import Jobs, Wake
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ async def accept_delivery(
     """Make a job of `delivery`, or say why not. Raises `Transient` when the store is away: nothing was written then."""
     if (ignored := refusal(delivery, policy)) is not None:
         log.info("delivery.ignored", reason=ignored.reason, change=str(delivery.ref), kind=delivery.event)
-        await _note(delivery.ref, ignored.reason, jobs=jobs)
+        await _note(jobs.note_ignored(delivery.ref, ignored.reason), change=str(delivery.ref))
         return ignored
     intent = Intent(
         ref=delivery.ref,
@@ -33,16 +33,21 @@ async def accept_delivery(
         settings_hash=settings_hash,
         settle_s=settle_s,
     )
-    return await accept(intent, jobs=jobs, wake=wake)
+    accepted = await accept(intent, jobs=jobs, wake=wake)
+    if delivery.has_new_base and not accepted.is_new and accepted.state is not State.QUEUED:
+        again = f"kimi-review review {delivery.ref.repository}#{delivery.ref.number}"
+        detail = f"a head is reviewed once, so this one is not reviewed again against its new base; to do so: {again}"
+        await _note(jobs.decided(accepted.job, "base.changed", detail), change=str(delivery.ref))
+    return accepted
 
 
-async def _note(ref: ChangeRef, reason: str, *, jobs: Jobs) -> None:
+async def _note(noting: Awaitable[None], *, change: str) -> None:
     """For `kimi-review why`. The answer to the forge is the same whether it succeeds."""
     try:
         async with asyncio.timeout(NOTE_TIMEOUT_S):
-            await jobs.note_ignored(ref, reason)
+            await noting
     except (ReviewError, TimeoutError) as error:
-        log.warning("delivery.not_noted", change=str(ref), error=str(error))
+        log.warning("delivery.not_noted", change=change, error=str(error))
 
 
 async def accept(intent: Intent, *, jobs: Jobs, wake: Wake) -> Accepted:

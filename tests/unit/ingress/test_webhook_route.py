@@ -6,11 +6,13 @@ import asyncio
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from tests.unit.ingress.world import SECRET, TOKEN, World, body_of, payload, refuse_connection, signed
+from worker.core.job import State
 from worker.ingress.body import LIMIT_BYTES, SMALL_BYTES, BodyReader
 
 URL = "/webhooks/github"
@@ -29,6 +31,16 @@ def test_a_signed_delivery_is_stored_and_answered_with_its_job(world: World) -> 
     answer = post(world, body, signed(body))
     assert answer.status_code == 202
     assert answer.json() == {"job": next(iter(world.store.jobs)), "state": "queued", "new": True}
+
+
+@pytest.mark.parametrize(("state", "said"), [(State.DONE, "reviewed before"), (State.RUNNING, "has a job already")])
+def test_a_delivery_that_makes_no_job_is_told_why_in_words(world: World, state: State, said: str) -> None:
+    body = body_of(payload())
+    job = post(world, body, signed(body)).json()["job"]
+    world.store.jobs[job] = replace(world.store.jobs[job], state=state)
+    answer = post(world, body, signed(body)).json()
+    assert (answer["job"], answer["state"], answer["new"]) == (job, state.value, False)
+    assert said in answer["reason"]
 
 
 def test_the_same_delivery_a_hundred_times_at_once_is_one_job(world: World) -> None:

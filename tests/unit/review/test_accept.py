@@ -15,7 +15,7 @@ from worker.cli.jobs import CURES
 from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, allows
 from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
-from worker.core.job import Accepted, Priority, State
+from worker.core.job import Accepted, Claim, Priority, State
 from worker.core.marker import SUMMARY, Mark, write
 from worker.review.accept import accept_delivery
 from worker.review.reconcile import Reconciled, Reconciler
@@ -56,6 +56,26 @@ def test_a_delivery_becomes_one_job_and_one_wake_up() -> None:
     assert isinstance(again, Accepted)
     assert (first.is_new, again.is_new, again.job) == (True, False, first.job)
     assert wake.woken == [first.job]
+
+
+def test_a_head_that_was_reviewed_against_another_base_gets_no_second_review_and_why_says_so() -> None:
+    async def story() -> list[tuple[str, str]]:
+        jobs, wake = FakeJobs(), Bell()
+        moved = replace(DELIVERY, id="", has_new_base=True)
+        for state in (None, State.DONE):
+            made = await accept_delivery(moved, policy=Policy(), jobs=jobs, wake=wake)
+            assert isinstance(made, Accepted)
+            if state is not None:
+                claim = await jobs.claim(made.job, worker="w", states=[State.QUEUED])
+                assert isinstance(claim, Claim)
+                await jobs.advance(claim, state, reason="posted")
+        again = await accept_delivery(moved, policy=Policy(), jobs=jobs, wake=wake)
+        assert again == Accepted(made.job, State.DONE, is_new=False)
+        return [(one.event, one.detail) for one in await jobs.decisions(made.job)]
+
+    told = asyncio.run(story())
+    assert [event for event, _ in told] == ["job.queued", "job.running", "job.done", "base.changed"]
+    assert "kimi-review review acme/shop#7" in told[-1][1]
 
 
 def test_a_wake_up_that_fails_loses_no_job() -> None:

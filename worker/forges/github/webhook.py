@@ -78,6 +78,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Delivery | Ignored:
         is_draft=pull.draft,
         is_fork=pull.is_fork,
         is_bot=_is_bot(said),
+        has_new_base=_changes_base(said),
     )
 
 

@@ -107,7 +107,12 @@ def test_what_changes_a_pull_request_asks_for_a_review(action: str) -> None:
 
 
 def test_a_new_base_asks_for_a_review_and_a_new_title_does_not() -> None:
-    assert isinstance(parse(payload("edited") | {"changes": {"base": {"ref": {"from": "old"}}}}), Delivery)
+    moved = parse(payload("edited") | {"changes": {"base": {"ref": {"from": "old"}}}})
+    assert isinstance(moved, Delivery)
+    assert moved.has_new_base
+    opened = parse(payload("opened"))
+    assert isinstance(opened, Delivery)
+    assert not opened.has_new_base
     assert parse(payload("edited") | {"changes": {"title": {"from": "old"}}}) == Ignored("action not handled")
 
 
