@@ -94,6 +94,9 @@ def leftovers(mirror: Path) -> list[str]:
         (401, NotAuthorised),
         (403, NotAuthorised),
         (404, NotFound),
+        (407, NotAuthorised),
+        (418, WrongEndpoint),
+        (451, NotFound),
         (429, RateLimited),
         (500, Unreachable),
         (503, Unreachable),
@@ -165,6 +168,14 @@ def test_only_plain_http_addresses_are_read(forge: Forge, url: str) -> None:
         ("fatal: write error: No space left on device\nfatal: index-pack failed", Transient),
         ("fatal: unable to access 'https://h/': SSL certificate problem: self-signed certificate", WrongEndpoint),
         ("remote: fatal: repository 'x' not found of the server's own\nfatal: something new", Transient),
+        ("remote: fatal: Authentication failed\nfatal: protocol error: bad pack header", Unreachable),
+        ("fatal: remote error: sekret words", Transient),
+        ("fatal: remote error: upload-pack: not our ref 0123", NotFound),
+        (
+            "fatal: http://h/info/refs not valid: could not determine hash algorithm; is this a git repository?",
+            WrongEndpoint,
+        ),
+        ("fatal: Out of memory, realloc failed\nfatal: the remote end hung up unexpectedly", Unprocessable),
     ],
 )
 def test_gits_words_decide_what_is_raised(words: str, kind: type[ReviewError]) -> None:
@@ -375,6 +386,15 @@ def test_git_may_not_compute_for_longer_than_twice_its_deadline(tmp_path: Path) 
     alias = "alias.look=!sleep 0.2; grep 'Max cpu time' /proc/$PPID/limits"
     done = GitRunner(tmp_path, is_git_dir=False).run(["-c", alias, "look"], bounds=Bounds(total_s=7))
     assert done.output.split()[3:5] == [b"15", b"15"]
+
+
+def test_git_may_not_allocate_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never stops naming refs fills git's memory, not its disk."""
+    monkeypatch.setattr("worker.checkout.process._MEMORY_BYTES", 100_000_000)
+    git = GitRunner(tmp_path, is_git_dir=False)
+    done = git.run(["stripspace"], bounds=Bounds(total_s=20), stdin=b"x" * 150_000_000)
+    assert done.code == 128
+    assert type(fetch_failed(done.errors, what="h")) is Unprocessable
 
 
 def test_a_review_nobody_waits_for_ends_its_git(forge: Forge) -> None:

@@ -11,6 +11,7 @@ from worker.core.errors import (
     RateLimited,
     ReviewError,
     Transient,
+    Unprocessable,
     Unreachable,
     WrongEndpoint,
 )
@@ -24,6 +25,11 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         re.compile(r"No space left on device|Disk quota exceeded"),
         Transient,
         "The disk is full. Free space where KIMI_REVIEW_HOME lies; what was half fetched has been removed.",
+    ),
+    (
+        re.compile(r"Out of memory|out of memory"),
+        Unprocessable,
+        "git needed more memory than it is allowed for what the server sent.",
     ),
     (
         re.compile(r"not our ref|unadvertised object"),
@@ -46,9 +52,29 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "The forge limits how often it is read (429).",
     ),
     (
-        re.compile(r"returned error: 404|repository '.*' not found|couldn't find remote ref"),
+        re.compile(r"returned error: 404|repository '.*' not found"),
         NotFound,
-        "The repository or the change's ref is not there, or the token may not see it (404).",
+        "The repository is not there, or the token may not see it (404).",
+    ),
+    (
+        re.compile(r"couldn't find remote ref"),
+        NotFound,
+        "The server shows no ref of the change: it was removed, or the forge's URL leads to another server.",
+    ),
+    (
+        re.compile(r"returned error: 4(10|51)"),
+        NotFound,
+        "The repository was removed or blocked by the forge (410, 451).",
+    ),
+    (
+        re.compile(r"returned error: 407"),
+        NotAuthorised,
+        "The proxy asks for a name and a password (407). Put them into HTTPS_PROXY.",
+    ),
+    (
+        re.compile(r"returned error: 4\d\d"),
+        WrongEndpoint,
+        "The server does not understand git's requests (4xx). Check the forge's URL, and the proxy.",
     ),
     (
         re.compile(r"returned error: 3\d\d|unable to update url base from redirection"),
@@ -61,7 +87,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "The TLS connection was not trusted. Check the forge's URL, and GIT_SSL_CAINFO for a private authority.",
     ),
     (
-        re.compile(r"not valid: is this a git repository|invalid server response|transport '.*' not allowed"),
+        re.compile(r"is this a git repository|invalid server response|transport '.*' not allowed"),
         WrongEndpoint,
         "What answered is not a git server. Check the forge's URL.",
     ),
@@ -76,12 +102,18 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "No connection could be made.",
     ),
     (
+        re.compile(r"^fatal: remote error:", re.MULTILINE),
+        Transient,
+        "The server refused with words of its own; `git ls-remote` shows them.",
+    ),
+    (
         re.compile(
             r"returned error: 5\d\d|Empty reply|Recv failure|early EOF|RPC failed|unexpected disconnect|hung up"
             r"|Connection reset|unexpected flush|bad line length|invalid index-pack output|index-pack failed"
+            r"|expected '|protocol error|bad pack header"
         ),
         Unreachable,
-        "The connection broke before everything had come.",
+        "The connection broke before everything had come, or something between spoke in the server's place.",
     ),
 )
 
@@ -90,8 +122,10 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 
 def fetch_failed(errors: str, *, what: str, secret: str | None = None) -> ReviewError:
     """The error for a fetch that ended with `errors` on stderr. `what` names the remote, without a token."""
+    # What the server had git print could pass for git's own words.
+    own = "\n".join(row for row in re.split(r"[\r\n]+", errors) if not row.startswith("remote:"))
     for pattern, make, sentence in _MEANINGS:
-        if pattern.search(errors):
+        if pattern.search(own):
             return make(f"git could not read {what}: {sentence}")
     return Transient(f"git could not read {what}: {last_words(errors, secret=secret)}")
 

@@ -89,6 +89,9 @@ _NOT_FOUND = 127
 _POLL_S = 0.25
 _READ_BYTES = 1 << 16
 _STDERR_BYTES = 1 << 16
+_MEMORY_BYTES = 3_000_000_000
+"""What one git process may allocate: several times what indexing a large system's history takes. Mapped packs do not
+count. A server that never stops naming refs would fill the machine's memory within a minute."""
 
 
 class TimedOut(Stalled):
@@ -168,7 +171,7 @@ class GitRunner:
         process = started.proc
         if process is None:
             raise RuntimeError("GitPython gave no process")
-        _limit_cpu(process, bounds)
+        _limit(process, bounds)
         try:
             done = _attend(process, bounds, self.cancelled)
         finally:
@@ -213,16 +216,18 @@ def _as_argument(text: str) -> str:
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
-def _limit_cpu(process: subprocess.Popen[bytes], bounds: Bounds) -> None:
-    """Let git end by itself where nobody is left to end it: a worker that is killed leaves its git behind.
+def _limit(process: subprocess.Popen[bytes], bounds: Bounds) -> None:
+    """Bound git's memory, and let it end by itself where nobody is left to end it: a killed worker leaves its git.
 
-    Twice the deadline, since git has two threads where it has several. Linux alone can limit another process.
+    Twice the deadline, since git has two threads where it has several. Children inherit both bounds. Linux alone can
+    limit another process.
     """
     if not hasattr(resource, "prlimit"):
         return
     seconds = 2 * ceil(bounds.total_s) + 1
     with suppress(ProcessLookupError):
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
 
 
 def _attend(process: subprocess.Popen[bytes], bounds: Bounds, cancelled: threading.Event) -> Finished:
