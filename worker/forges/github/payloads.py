@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -82,7 +83,7 @@ class PullRequest(_Part):
     def change(self, ref: ChangeRef) -> Change:
         merged = self.merged or self.merged_at is not None
         return Change(
-            ref=ref,
+            ref=self._as_github_writes(ref),
             head=self.head.sha,
             base=self.base.sha,
             base_branch=self.base.ref,
@@ -98,6 +99,11 @@ class PullRequest(_Part):
             url=self.html_url,
             updated_at=self.updated_at,
         )
+
+    def _as_github_writes(self, ref: ChangeRef) -> ChangeRef:
+        """GitHub takes a repository's name in any case; for us two ways to write it would be two changes."""
+        name = ref.repository if self.base.repo is None else self.base.repo.full_name
+        return replace(ref, repository=name) if name.lower() == ref.repository.lower() else ref
 
 
 class Post(_Part):
