@@ -124,13 +124,19 @@ def _counts(counts: Mapping[State, int]) -> str:
 
 
 def _cards(vitals: Vitals, *, is_known_reader: bool) -> str:
-    cards = [_card("Queue", [(f"{priority.value}", f"{length:,}") for priority, length in vitals.waiting.items()])]
+    cards = [_card("Queue", _queue(vitals))]
     cards.append(_card("Requests to the model", _model(vitals.model, is_known_reader=is_known_reader)))
     if is_known_reader and vitals.fallback is not None:
         cards.append(_card("Requests to the second provider", _model(vitals.fallback, is_known_reader=True)))
     if is_known_reader:
         cards.append(_card(f"Spending in {vitals.month}", _spending(vitals)))
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _queue(vitals: Vitals) -> Iterable[tuple[str, str]]:
+    for priority, length in vitals.waiting.items():
+        waited_s = max((s for (_, of), s in vitals.longest_waits_s.items() if of is priority), default=0.0)
+        yield priority.value, f"{length:,}" + (f"\nlongest wait {_span(int(waited_s))}" if waited_s >= 1 else "")
 
 
 def _card(title: str, rows: Iterable[tuple[str, str]]) -> str:
@@ -203,11 +209,14 @@ def _row(job: Job, now: datetime) -> str:
 
 
 def _ago(now: datetime, at: float) -> str:
-    seconds = max(0, int((now - datetime.fromtimestamp(at, UTC)).total_seconds()))
+    return f"{_span(max(0, int((now - datetime.fromtimestamp(at, UTC)).total_seconds())))} ago"
+
+
+def _span(seconds: int) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
 
 
 def _clock(at: datetime) -> str:

@@ -195,6 +195,13 @@ def test_figures_of_redis_are_not_told_again_while_it_is_away(world: World) -> N
     assert "kimi_review_answer_seconds" in second
 
 
+def test_the_status_page_tells_how_long_the_longest_waiting_job_does(world: World) -> None:
+    world.vitals = VITALS
+    text = get(world, "/").text
+    assert "<dt>interactive</dt><dd>2<small>longest wait 1 min</small></dd>" in text
+    assert "<dt>batch</dt><dd>410</dd>" in text
+
+
 def test_text_of_strangers_stays_text_on_the_status_page(world: World) -> None:
     world.add("job-1", reason=HOSTILE, ref=ChangeRef("github", f"acme/{HOSTILE}", 1), head=HOSTILE)
     answer = get(world, "/", BEARER)
