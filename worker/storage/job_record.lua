@@ -112,6 +112,12 @@ local function set_waiting(id, job, since)
   redis.call('ZADD', waiting_key(job), stamp(since), id)
 end
 
+-- Whether nobody has the job of an index of those that wait, and it has not ended.
+local function waits(id)
+  local job = hash(job_key(id))
+  return job.state ~= nil and not FINAL[job.state] and not is_leased(job)
+end
+
 -- Count the open jobs of a repository.
 local function count_open(job, by)
   local repository = job.forge .. ':' .. job.repository

@@ -52,6 +52,10 @@ KNOWN_STATES = frozenset(State)
 KNOWN_STAGES = frozenset(Stage)
 KNOWN_PRIORITIES = frozenset(Priority)
 
+KINDS_OF_WAIT = tuple((stage, priority) for stage in Stage for priority in Priority)
+READ_ONLY = frozenset({"waits"})
+"""Scripts that write nothing: a store that takes no writes answers them all the same."""
+
 
 class RedisJobs:
     """Implements `ports.Jobs`. One instance per event loop; the caller closes the client."""
@@ -190,9 +194,8 @@ class RedisJobs:
                 return dict(zip(State, await pipe.execute(), strict=True))
 
     async def longest_waits(self) -> Mapping[tuple[Stage, Priority], float]:
-        kinds = [(stage, priority) for stage in Stage for priority in Priority]
-        waited = await self._run("waits", *(word.value for kind in kinds for word in kind))
-        return {kind: float(_text(seconds)) for kind, seconds in zip(kinds, waited, strict=True)}
+        waited = await self._run("waits", *_words(KINDS_OF_WAIT))
+        return {kind: float(_text(seconds)) for kind, seconds in zip(KINDS_OF_WAIT, waited, strict=True)}
 
     async def hasten(self, reason: str) -> int:
         seen = hastened = 0
@@ -243,7 +246,7 @@ class RedisJobs:
         return bool(await self._run("lead", who, int(for_s * 1000)))
 
     async def trim(self) -> None:
-        await self._run("trim")
+        await self._run("trim", *_words(KINDS_OF_WAIT))
 
     async def note_ignored(self, ref: ChangeRef, reason: str) -> None:
         with answering():
@@ -314,7 +317,13 @@ def _script(name: str, version: int) -> str:
     """The text of `job_<name>.lua` behind what all of them share."""
     folder = files("worker.storage")
     shared = folder.joinpath("job_record.lua").read_text("utf-8").replace("@VERSION@", str(version))
+    if name in READ_ONLY:
+        shared = shared.replace("#!lua", "#!lua flags=no-writes", 1)
     return shared + folder.joinpath(f"job_{name}.lua").read_text("utf-8")
+
+
+def _words(kinds: Sequence[tuple[Stage, Priority]]) -> list[str]:
+    return [word.value for kind in kinds for word in kind]
 
 
 # redis-py's types allow both for every answer; a client that does not decode gives bytes.

@@ -9,6 +9,7 @@ import pytest
 import redis.asyncio
 
 from worker.core.change import ChangeRef
+from worker.core.errors import Unreachable
 from worker.core.job import Claim, Intent, State
 from worker.storage.connection import PREFIX, connect
 from worker.storage.jobs import RedisJobs
@@ -104,6 +105,21 @@ def test_what_an_older_program_leaves_in_the_index_of_those_that_wait_is_no_wait
         waiting = f"{PREFIX}:waiting:review:interactive"
         await client.zadd(waiting, {job: 1.0, "0" * 20: 2.0})
         assert set((await jobs.longest_waits()).values()) == {0.0}
+        await jobs.trim()
         assert await client.zcard(waiting) == 0
+
+    play(redis_url, story)
+
+
+def test_the_longest_wait_is_told_of_a_store_that_takes_no_writes(redis_url: str) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        await jobs.accept(INTENT)
+        await client.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(Unreachable):
+                await jobs.trim()
+            assert len(await jobs.longest_waits()) == 6
+        finally:
+            await client.config_set("maxmemory", "0")
 
     play(redis_url, story)
