@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.bootstrap import Installation, Services
+from worker.cli.batch_file import refs_in
 from worker.cli.exits import Exit, complain
 from worker.cli.installed import installed
-from worker.cli.jobs import parse_change, show_table
+from worker.cli.jobs import show_table
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.cli.store import opened_jobs
@@ -28,7 +29,6 @@ from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.job import State
 from worker.core.markdown import visible
-from worker.forges import FORGES
 from worker.ingress.answers import job_json
 from worker.review.batch import (
     Chosen,
@@ -51,7 +51,6 @@ LOOKED_BACK = 30
 """Reviews whose cost the estimate is made from, at most."""
 KEPT_JOBS = 10_000
 SHOWN_ROWS = 40
-_COMMENT = re.compile(r"(?:^|\s)#.*")
 _DAYS = re.compile(r"([0-9]{1,4})d")
 
 
@@ -214,38 +213,6 @@ def _show_progress(found: Progress, paused: str, console: Console) -> None:
         console.print(f"… and {len(telling) - SHOWN_ROWS} more; --json lists them all.")
     if any(job.state is State.FAILED for job in found.jobs):
         console.print("Failed ones: `kimi-review why JOB` tells why, `kimi-review dead retry JOB` queues it again.")
-
-
-def refs_in(path: Path, settings: Settings) -> list[ChangeRef]:
-    """The changes that a file names, one a line. Raises `BadInput` with every line that names none."""
-    try:
-        # Editors on Windows put a byte order mark in front.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise BadInput(f"{path.name} cannot be read: {said}.") from error
-    refs: list[ChangeRef] = []
-    wrong: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        name = _COMMENT.sub("", line).strip()
-        if name and (ref := _ref(name, settings)) is not None:
-            refs.append(ref)
-        elif name:
-            wrong.append(str(number))
-    if wrong:
-        lines = ", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
-        raise BadInput(f"{path.name} names no change in line {lines}. Write a URL or owner/name#7, one a line.")
-    if not refs:
-        raise BadInput(f"{path.name} names no change. Write a URL or owner/name#7, one a line.")
-    return refs
-
-
-def _ref(name: str, settings: Settings) -> ChangeRef | None:
-    try:
-        ref = parse_change(name, settings)
-    except BadInput:  # a URL of a host that is none of ours; its line is told with the others
-        return None
-    return ref if ref is not None and ref.forge in FORGES else None
 
 
 def _since(text: str, *, now: datetime) -> datetime:

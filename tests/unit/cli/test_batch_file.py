@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.batch import refs_in
+from worker.cli.batch_file import refs_in
 from worker.core.change import ChangeRef
 from worker.core.errors import BadInput
 from worker.settings import Settings
