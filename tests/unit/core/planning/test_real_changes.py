@@ -68,12 +68,10 @@ def assert_exactly_once(files: list[RawFile], budget: Budget) -> None:
 
 def assert_is(got: ShownLine, want: ChangedLine) -> None:
     assert (got.sign, got.number) == (want.sign, want.number), want
-    text = want.text.decode("utf-8", "replace")
-    before, masked, _ = got.text.partition(found[0]) if (found := _MASK.search(got.text)) else (got.text, "", "")
-    if masked and masked not in text:
-        assert comparable(text).startswith(comparable(before))
-    else:
-        assert comparable(got.text) == comparable(text)
+    text = comparable(want.text.decode("utf-8", "replace"))
+    # A line may say what a mask looks like and hold a secret too, as tests of masking do.
+    apart = ".*".join(re.escape(comparable(piece)) for piece in _MASK.split(got.text))
+    assert re.fullmatch(apart, text, re.DOTALL), (got.text, text)
 
 
 def comparable(text: str) -> str:
