@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -366,6 +367,46 @@ def test_a_worker_killed_while_it_fetches_leaves_a_mirror_that_works(forge: Forg
     forge.server.faults.slow_s = 0
     assert b"+y = 2" in forge.snapshot().diff
     assert leftovers(mirror) == []
+
+
+def _empty_packs(mirror: Path) -> None:
+    for pack in mirror.glob("objects/pack/*.pack"):
+        pack.chmod(0o644)
+        pack.write_bytes(pack.read_bytes()[:30] + b"\x55" * (pack.stat().st_size - 30))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "HEAD": lambda mirror: (mirror / "HEAD").write_bytes(b""),
+    "config": lambda mirror: (mirror / "config").write_bytes(b"[core\n"),
+    "refs": lambda mirror: shutil.rmtree(mirror / "refs"),
+    "ref": lambda mirror: (mirror / "refs/review/7/base").write_bytes(b""),
+    "packed refs": lambda mirror: (mirror / "packed-refs").write_bytes(b"junk\n"),
+    "packs": _empty_packs,
+    "all": lambda mirror: (shutil.rmtree(mirror), mirror.write_bytes(b"")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_mirror_that_a_power_cut_or_a_full_disk_damaged_is_made_anew(forge: Forge, damage: str) -> None:
+    before = forge.snapshot()
+    DAMAGES[damage](forge.mirror())
+    if damage == "packs":
+        with pytest.raises(Transient, match="cannot be read although they were fetched"):
+            forge.snapshot()
+    assert forge.snapshot() == before
+    forge.server.seen.clear()
+    assert forge.snapshot() == before
+    assert len(forge.server.seen) <= 3, "the new mirror is kept"
+
+
+def test_damage_that_shows_while_a_mirror_is_read_is_tried_again_with_a_new_one(forge: Forge) -> None:
+    async def damaged_meanwhile(tree: Tree) -> Snapshot:
+        _empty_packs(forge.mirror())
+        return await tree.snapshot()
+
+    with pytest.raises(Transient, match="made anew at the next attempt"):
+        forge.ask(damaged_meanwhile)
+    assert forge.snapshot().diff.count(b"\n+y = 2") == 1
 
 
 def test_git_that_a_killed_worker_left_in_a_silent_fetch_gives_the_mirror_free(forge: Forge) -> None:

@@ -117,6 +117,15 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
     ),
 )
 
+# What git says of files of a repository that somebody cut off, emptied or removed: a full disk or a power cut, say.
+_DAMAGE = re.compile(
+    r"not a git repository: '|bad config |reference broken|unexpected line in|unable to resolve reference|inflate"
+    r"|corrupt|object file .* is empty|invalid sha1 pointer|bad object|unable to read|bad index file|bad tree"
+    r"|did not send all necessary objects|is too small|does not match index|non-monotonic"
+)
+_SENT = re.compile(r"index-pack|unpack-objects|pack has ")
+"""The same words of a pack that has only come are the server's fault."""
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 
 
@@ -128,6 +137,11 @@ def fetch_failed(errors: str, *, what: str, secret: str | None = None) -> Review
         if pattern.search(own):
             return make(f"git could not read {what}: {sentence}")
     return Transient(f"git could not read {what}: {last_words(errors, secret=secret)}")
+
+
+def tells_damage(errors: str) -> bool:
+    """Whether `errors` speak of a repository on this disk that can no longer be read."""
+    return _DAMAGE.search(errors) is not None and _SENT.search(errors) is None
 
 
 def last_words(errors: str, *, secret: str | None = None) -> str:

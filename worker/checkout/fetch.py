@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from urllib.parse import urlsplit
 
-from worker.checkout.failures import fetch_failed, last_words
-from worker.checkout.folder import MirrorFolder
+from worker.checkout.failures import fetch_failed, last_words, tells_damage
+from worker.checkout.folder import DamagedMirror, MirrorFolder
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, GitRunner, TimedOut
 from worker.core.errors import NotFound, Transient, Unprocessable, Unreachable, WrongEndpoint
@@ -82,6 +82,13 @@ class Fetch:
             options = ["--refetch", f"--filter=blob:limit={blob_limit_bytes}"]
             self._fetch(options, [tree], lock, limit_bytes, negotiates=False)
 
+    def damaged(self, reason: str) -> DamagedMirror:
+        """The error to raise where the mirror turns out to be unreadable; the next opening makes it anew."""
+        self.mirror.doubt()
+        return DamagedMirror(
+            f"The mirror {self.mirror.path.name} is damaged, and made anew at the next attempt: {reason}"
+        )
+
     def known_large(self) -> set[str]:
         try:
             return set(self.mirror.large_blobs.read_text("ascii").split())
@@ -120,6 +127,8 @@ class Fetch:
             if not is_done:
                 self.mirror.sweep()
         if not is_done:
+            if tells_damage(done.errors):
+                raise self.damaged(last_words(done.errors, secret=self.remote.authorization))
             raise fetch_failed(done.errors, what=self._where, secret=self.remote.authorization)
 
     @property

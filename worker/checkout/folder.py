@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from worker.checkout.process import Cancelled, Finished
 from worker.core.errors import Transient
 
 _LOCK_POLL_S = 0.1
+
+
+class DamagedMirror(Transient):
+    """The mirror on this disk cannot be read. It is made anew at the next opening: all of it is on the forge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,12 @@ class MirrorFolder:
         """Ids of blobs that were left out of a search for their size, one a line."""
         return self.path / "large-blobs"
 
+    def doubt(self) -> None:
+        """Have the mirror made anew at the next opening."""
+        # Where even that cannot be written, the next reader comes to the same end, and to this place.
+        with suppress(OSError):
+            self.path.with_suffix(".damaged").touch()
+
     @contextmanager
     def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[int]:
         """The right to write into the mirror, as the descriptor that holds it.
@@ -55,15 +65,20 @@ class MirrorFolder:
             yield lock.fileno()
 
     def create(self, git: Callable[[list[str]], Finished]) -> None:
-        """Make the bare repository if it is not there: no template, so no hooks and no attributes."""
-        if (self.path / "HEAD").exists() and (self.path / "objects").is_dir():
+        """Make the bare repository if it is not there, or doubted: no template, so no hooks and no attributes."""
+        doubted = self.path.with_suffix(".damaged")
+        if not doubted.exists() and (self.path / "HEAD").exists() and (self.path / "objects").is_dir():
             return
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.path.mkdir(parents=True)
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         done = git(["init", "--quiet", "--bare", "--template=", "--initial-branch=nothing"])
         if done.code != 0:
             shutil.rmtree(self.path, ignore_errors=True)
             raise Transient(f"The mirror {self.path.name} could not be made. Check space and rights of its folder.")
+        doubted.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a killed fetch left. Only under the fetch lock: then nobody else writes here."""

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
+
 from worker.checkout.fetch import Fetch
-from worker.checkout.folder import MirrorFolder, hold_shared, trim
+from worker.checkout.folder import DamagedMirror, MirrorFolder, hold_shared, trim
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, GitRunner
 from worker.checkout.tree import ObjectTree
@@ -25,6 +27,8 @@ _FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 # What git itself forbids in a ref (git-check-ref-format), so that a name with any of it is no ref's name.
 _NOT_A_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
+
+log = structlog.get_logger()
 
 _STEP = Bounds(total_s=120)
 
@@ -48,7 +52,7 @@ class MirrorCheckout:
         with hold_shared(mirror):
             fetch = Fetch(mirror, remote, self.limits, cancelled)
             try:
-                yield await asyncio.to_thread(_prepare, change, fetch)
+                yield await asyncio.to_thread(_open, change, fetch)
             finally:
                 # A thread cannot be cancelled; git in it can, and is ended at the next look at this.
                 cancelled.set()
@@ -60,6 +64,15 @@ def folder_name(url: str) -> str:
     parts = urlsplit(url)
     readable = re.sub(r"[^a-z0-9]+", "-", f"{parts.netloc}{parts.path}".lower()).strip("-")[:80]
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.git"
+
+
+def _open(change: Change, fetch: Fetch) -> ObjectTree:
+    """`_prepare`, a second time where the mirror was damaged: by then it is new."""
+    try:
+        return _prepare(change, fetch)
+    except DamagedMirror as damage:
+        log.warning("mirror.made_anew", mirror=fetch.mirror.path.name, reason=str(damage))
+        return _prepare(change, fetch)
 
 
 def _prepare(change: Change, fetch: Fetch) -> ObjectTree:
@@ -85,11 +98,14 @@ def _prepare(change: Change, fetch: Fetch) -> ObjectTree:
             fetch.commits(wanted[:1], descriptor)
         tip = _resolve(git, ours["head"])
         if tip is None:
-            raise NotFound(f"The ref of {change.ref} names no commit.")
+            # Or the server named something else; then a new mirror tells the same.
+            raise fetch.damaged(f"the ref of {change.ref} names no commit.")
         for commit in (change.head, change.base):
             if _FULL_SHA.fullmatch(commit) and _resolve(git, commit) is None:
                 fetch.commit_if_there(commit, descriptor)
         fetch.consolidate(descriptor)
+    if tip == change.head and not _is_ancestor(git, tip, tip):
+        raise fetch.damaged(f"its commit {tip[:12]} cannot be read.")
     _check_head(git, change, tip=tip, before=before)
     bases = [name for name in (ours["base"] if base_ref else "", change.base) if name and _resolve(git, name)]
     if not bases:

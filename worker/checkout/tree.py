@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from worker.checkout.failures import last_words
+from worker.checkout.failures import last_words, tells_damage
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, Finished, GitRunner, OutputTooLong, TimedOut
 from worker.core.change import Snapshot
-from worker.core.errors import BadInput, NotFound, Stalled, Transient, Unprocessable
+from worker.core.errors import BadInput, NotFound, ReviewError, Stalled, Transient, Unprocessable
 from worker.ports import Match
 
 _FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -70,6 +70,9 @@ class Supply(Protocol):
     def known_large(self) -> set[str]:
         """Blobs that a search did without before."""
 
+    def damaged(self, reason: str) -> ReviewError:
+        """The error to raise where what is here cannot be read, for git's `reason`."""
+
     def note_large(self, oids: Sequence[str]) -> None:
         """Remember blobs that were too large for searching, so that they are not asked for again."""
 
@@ -90,6 +93,9 @@ class Nothing:
 
     def known_large(self) -> set[str]:
         return set()
+
+    def damaged(self, reason: str) -> ReviewError:
+        return BadInput(f"The repository cannot be read: {reason}. {_CURE}")
 
     def note_large(self, oids: Sequence[str]) -> None:
         """What is absent here stays absent."""
@@ -158,8 +164,13 @@ class ObjectTree:
                     blob_limit_bytes=self.limits.blob_bytes,
                     limit_bytes=self.limits.fetch_bytes,
                 )
-        absent = set(self._missing(missing))
-        return [file for file in changed if absent.intersection(file.blobs)]
+        else:
+            if absent := self._missing(missing):
+                # git takes a blob for present, and fetches none, where the pack that held it can no longer be read.
+                raise self.supply.damaged(f"{len(absent)} blobs cannot be read although they were fetched.")
+            return []
+        left_out = set(self._missing(missing))
+        return [file for file in changed if left_out.intersection(file.blobs)]
 
     def _read_diff(self, left_out: Sequence[Changed]) -> Snapshot:
         if len(left_out) > _MAX_LEFT_OUT:
@@ -378,6 +389,8 @@ class ObjectTree:
             raise Transient("The disk is full. Free space where KIMI_REVIEW_HOME lies.")
         if isinstance(self.supply, Nothing) and "unable to read" in done.errors:
             raise BadInput(f"The repository lacks objects for {what}: {last_words(done.errors)}. {_CURE}")
+        if tells_damage(done.errors):
+            raise self.supply.damaged(last_words(done.errors))
         if "bad object" in done.errors or "Not a valid object name" in done.errors:
             raise NotFound(f"git lacks the objects for {what}: {last_words(done.errors)}")
         raise Unprocessable(f"git could not give {what}: {last_words(done.errors)}")
