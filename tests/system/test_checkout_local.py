@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import worker.checkout.tree
 from tests.fakes.git_server import BareRepository, git
 from worker.checkout import CheckoutLimits, open_local
+from worker.checkout.scratch import scratch_folder
 from worker.core.change import Snapshot
 from worker.core.errors import BadInput
 
@@ -292,3 +295,26 @@ def test_a_machine_without_git_is_told_to_install_it(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=False
     )
     assert done.stdout == "git was not found: install git 2.38 or newer.\n", done.stderr
+
+
+def test_what_a_killed_review_left_is_swept_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hour_ago = time.time() - 3600
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "kimi-review-range-link").symlink_to(tmp_path / "precious")
+    left = tmp_path / "kimi-review-range-left"
+    for folder in (left, tmp_path / "kimi-review-range-young", tmp_path / "kimi-review-other"):
+        (folder / "objects").mkdir(parents=True)
+    for name in ("kimi-review-range-left", "kimi-review-other", "precious"):
+        os.utime(tmp_path / name, (hour_ago, hour_ago))
+    with scratch_folder() as held:
+        os.utime(held, (hour_ago, hour_ago))
+        assert not left.exists()
+        with scratch_folder():
+            assert held.exists(), "somebody works there"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "kimi-review-other",
+        "kimi-review-range-link",
+        "kimi-review-range-young",
+        "precious",
+    ]

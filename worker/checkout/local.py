@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from worker.checkout.failures import last_words
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, Finished, GitRunner
+from worker.checkout.scratch import scratch_folder
 from worker.checkout.tree import ObjectTree
 from worker.core.errors import BadInput
 
@@ -31,11 +31,8 @@ async def open_local(
     attributes, hooks and replacements have no say. Raises `BadInput`.
     """
     base, head = split_range(revisions)
-    scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="kimi-review-"))
-    try:
+    with scratch_folder() as scratch:
         yield await asyncio.to_thread(_open, repository, base, head, scratch, limits or CheckoutLimits())
-    finally:
-        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
 
 def split_range(revisions: str) -> tuple[str, str]:
