@@ -177,7 +177,14 @@ def _spawn(server: EmbeddedRedis, alive: int) -> None:
     for name, value in settings.items():
         command += [f"--{name}", value]
     ended = subprocess.run(  # noqa: S603 - the program is ours, no word of the command comes from outside
-        command, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(alive,), check=False, timeout=START_TIMEOUT_S
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        pass_fds=(alive,),
+        check=False,
+        timeout=START_TIMEOUT_S,
+        # It outlives us, and our environment holds keys and tokens.
+        env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ},
     )
     if ended.returncode != 0:
         said = (ended.stdout + ended.stderr).decode("utf-8", "replace").strip()[-500:]

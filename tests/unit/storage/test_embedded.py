@@ -163,3 +163,11 @@ def test_a_server_program_on_the_path_is_used_where_the_wheel_has_none(
     program = tmp_path / "redis-server"
     program.touch(mode=0o755)
     assert embedded.server_program() == program
+
+
+def test_the_server_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It lives on after us, and its environment is for whoever may read the process table."""
+    monkeypatch.setenv("GITHUB_TOKEN", "a-false-token-of-the-tests")
+    with start(tmp_path) as server:
+        environment = Path(f"/proc/{server_process(server)}/environ").read_bytes()
+    assert {row.split(b"=")[0] for row in environment.split(b"\0") if row} <= {b"PATH", b"LD_LIBRARY_PATH", b"TZ"}
