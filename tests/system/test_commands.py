@@ -15,6 +15,7 @@ import pytest
 from tests.fakes.git_server import BareRepository, git
 from worker.core.change import ChangeRef
 from worker.core.job import Intent
+from worker.providers.tokens import o200k_counter
 from worker.settings import Role, load
 from worker.storage.connection import connect
 from worker.storage.embedded import EmbeddedRedis, start
@@ -141,6 +142,13 @@ def test_a_plan_as_json_adds_up_and_writes_the_bodies_as_they_would_be_sent(
     assert body["messages"][1]["content"].startswith("kind: findings\n")
     assert "2|+|y = x == None" in body["messages"][1]["content"]
     assert "temperature" not in body
+    # What was written is known to the token, so its bound leaves no more than the margin for another vocabulary.
+    texts = [message["content"] for message in body["messages"]] + [json.dumps(body["response_format"])]
+    tokens = o200k_counter()("".join(texts))
+    (bound,) = (chunk["input_tokens"] for chunk in plan["chunks"])
+    assert tokens <= bound <= 1.26 * tokens + 256
+    unseen = shell("plan", "--repo", str(repository), "--range", "main..topic", "--format", "json")
+    assert bound < json.loads(unseen.stdout)["chunks"][0]["input_tokens"]
 
 
 def test_a_diff_is_read_from_stdin(shell: Shell, repository: Path) -> None:

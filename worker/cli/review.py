@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ from worker.core.finding import Severity
 from worker.core.job import Intent, Job, Stage, State
 from worker.core.markdown import visible
 from worker.core.masking import mask
-from worker.core.planning.plan import plan_as_json
+from worker.core.planning.plan import Plan, plan_as_json
 from worker.core.report import Report, masked
 from worker.core.report_html import report_html
 from worker.core.report_json import report_json
@@ -41,7 +42,7 @@ from worker.ports import Flow
 from worker.process import WorkerProcess
 from worker.providers import catalogue
 from worker.review.local import local_subject, review_local
-from worker.review.planning import Subject
+from worker.review.planning import Planned, Subject
 from worker.review.records import REPORT, load_report
 from worker.settings import Role, Settings
 
@@ -136,18 +137,27 @@ def plan(
             made = await planning_for(settings, installation.model_info).plan(
                 subject, source.snapshot, tree=source.tree
             )
+            shown = made.at_most
             if render_to is not None:
                 render_to.mkdir(parents=True, exist_ok=True)
-                for chunk in made.plan.chunks:
-                    body = installation.request_body(await made.prompt(chunk))
-                    (render_to / f"{chunk.id}.json").write_bytes(body)
+                shown = await _rendered(made, render_to, installation)
         if format is PlanFormat.JSON:
-            _write(json.dumps(plan_as_json(made.at_most), indent=2) + "\n", output)
+            _write(json.dumps(plan_as_json(shown), indent=2) + "\n", output)
         else:
             with _console(output) as console:
-                show_plan(made.at_most, console)
+                show_plan(shown, console)
 
     asyncio.run(planned())
+
+
+async def _rendered(made: Planned, folder: Path, installation: Installation) -> Plan:
+    """Write each body into `folder`; the plan with the bounds of what was written, whose evidence is known by now."""
+    chunks = []
+    for chunk in made.plan.chunks:
+        prompt = await made.prompt(chunk)
+        (folder / f"{chunk.id}.json").write_bytes(installation.request_body(prompt))
+        chunks.append(replace(chunk, input_tokens=prompt.input_tokens))
+    return replace(made.plan, chunks=tuple(chunks))
 
 
 async def _review_source(
