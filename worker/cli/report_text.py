@@ -75,7 +75,7 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 
 def _nothing_found(report: Report) -> Text:
-    if report.ledger.changed_lines == 0:
+    if report.ledger.changed_lines == 0 and report.is_complete:
         return Text("\nNothing to review: the change has no changed lines.", style="bold")
     if report.ledger.reviewed_lines == 0:
         return Text("\nNothing was reviewed, so nothing was found.", style="bold yellow")

@@ -212,29 +212,34 @@ def _headline(report: Report, chosen: Selection) -> str:
     """The verdict, computed: the model has no word in it."""
     total = len(chosen.shown) + chosen.below
     ledger = report.ledger
-    if ledger.changed_lines == 0 and total == 0:
+    failed = _failed(ledger)
+    if ledger.changed_lines == 0 and total == 0 and not failed:
         return "Nothing to review: no changed lines"
-    failed = _failed_lines(ledger)
     if total == 0:
         if ledger.is_complete:
             return "No findings; every changed line was reviewed"
         if ledger.reviewed_lines == 0:
             return "Nothing was reviewed" if failed else "Nothing was reviewed: rules leave all of it out"
-        left = f"{_number(failed, 'changed line')} could not be reviewed" if failed else ""
         by_rule = f"{_number(ledger.changed_lines - ledger.reviewed_lines, 'changed line')} left out by rule"
-        return f"No findings in what was reviewed; {left or by_rule}"
+        return f"No findings in what was reviewed; {failed or by_rule}"
     worst = min((finding.severity for finding in chosen.shown), key=lambda severity: severity.rank, default=None)
     headline = _number(total, "finding")
     if worst is not None and total > 1:
         headline += f", the worst {worst}"
     elif worst is not None:
         headline += f", {worst}"
-    return f"{headline}; {_number(failed, 'changed line')} could not be reviewed" if failed else headline
+    return f"{headline}; {failed}" if failed else headline
 
 
-def _failed_lines(ledger: Ledger) -> int:
-    """Lines that were to be reviewed and were not; what a rule leaves out is meant to be so."""
-    return sum(row.lines for row in ledger.not_reviewed if not row.is_by_rule)
+def _failed(ledger: Ledger) -> str:
+    """What was to be reviewed and was not, empty for nothing; what a rule leaves out is meant to be so."""
+    rows = [row for row in ledger.not_reviewed if not row.is_by_rule]
+    lines = sum(row.lines for row in rows)
+    # Of a file that was too large to fetch nobody knows the lines.
+    uncounted = sum(not row.lines for row in rows)
+    parts = [_number(lines, "changed line")] if lines else []
+    parts += [_number(uncounted, "whole file")] if uncounted else []
+    return f"{' and '.join(parts)} could not be reviewed" if parts else ""
 
 
 def _counts(chosen: Selection) -> str:
@@ -274,9 +279,8 @@ def _row(row: NotReviewed, mask: Mask | None) -> str:
 
 def _next_step(report: Report, chosen: Selection) -> str:
     said: list[str] = []
-    if failed := _failed_lines(report.ledger):
-        which = "line" if failed == 1 else f"{failed:,} lines"
-        said.append(f"Have a person read the {which} that could not be reviewed.")
+    if _failed(report.ledger):
+        said.append("Have a person read what could not be reviewed.")
     if chosen.shown:
         said.append(
             "Check each finding before you act on it: it may be wrong. A new push is reviewed again; these comments are"

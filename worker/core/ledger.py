@@ -59,5 +59,9 @@ class Ledger:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every changed line was reviewed; lines that a rule left out were not, and are named."""
-        return self.reviewed_lines == self.changed_lines
+        """Whether every changed line was reviewed; lines that a rule left out were not, and are named.
+
+        What has no lines for a rule to leave out (a binary file) lacks nothing; a file whose lines nobody could count
+        (too large to fetch, cut by a forge's API) does.
+        """
+        return self.reviewed_lines == self.changed_lines and all(row.is_by_rule for row in self.not_reviewed)

@@ -85,9 +85,9 @@ def _counts(found: Iterable[Finding]) -> str:
 
 def _coverage(ledger: Ledger) -> str:
     said = f"{ledger.reviewed_lines:,} of {ledger.changed_lines:,} changed lines reviewed"
-    if ledger.changed_lines == 0:
+    if ledger.changed_lines == 0 and ledger.is_complete:
         return "<h2>Nothing to review</h2><p>The change has no changed lines.</p>"
-    share = 100 * ledger.reviewed_lines / ledger.changed_lines
+    share = 100 * ledger.reviewed_lines / max(1, ledger.changed_lines)
     bar = (
         f'<svg class="bar" role="img" aria-label="{said}" preserveAspectRatio="none" viewBox="0 0 100 1">'
         f'<rect width="{share:.2f}" height="1"></rect></svg>'
