@@ -1,8 +1,8 @@
 # `make` lists what can be done; every target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
-# PROCESSES=2 takes two cores: the longest files come first, and each file stays in one process.
-PROCESSES ?= 0
+# Half of a test's time is waiting. The longest files come first, and each file stays in one process; 0 is one after another.
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test fuzz check fmt lock env-example chaos upgrade bench-queue bench-throttle bench-evidence bench-plan
@@ -22,7 +22,7 @@ install: .venv/installed ## set up .venv; the command is then .venv/bin/kimi-rev
 demo: .venv/installed ## a review of real commits through the whole pipeline, on this machine; no key needed
 	$(BIN)/kimi-review demo
 
-test: .venv/installed ## the whole suite: real Redis, Celery, git and HTTP, all on loopback; PROCESSES=2 on two cores
+test: .venv/installed ## the whole suite: real Redis, Celery, git and HTTP, all on loopback, in two processes
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/installed ## the properties again, with other examples and many more of them
