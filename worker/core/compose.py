@@ -49,9 +49,10 @@ def disclosed(secrets: Iterable[SecretLine]) -> list[Finding]:
     """
     findings: list[Finding] = []
     seen: Counter[tuple[str, str]] = Counter()
-    for secret in secrets:
-        if secret.side != "RIGHT":
-            continue
+    # In the order in which they will be read: the first is explained, the others need no more than what to do.
+    for secret in sorted(
+        (secret for secret in secrets if secret.side == "RIGHT"), key=lambda one: (one.path, one.line)
+    ):
         # Two of a kind in one file are two findings, and stay the same two when lines move.
         seen[secret.path, secret.kind] += 1
         code = f"{secret.kind} {seen[secret.path, secret.kind]}"
@@ -62,7 +63,7 @@ def disclosed(secrets: Iterable[SecretLine]) -> list[Finding]:
                 severity=Severity.HIGH,
                 category="security",
                 title=f"Secret in the change: {secret.kind}",
-                body=_EXPOSED,
+                body=_EXPOSED_TOO if findings else _EXPOSED,
                 quote="",
                 fingerprint=fingerprint(path=secret.path, code=code, category="security", title=""),
             )
@@ -74,6 +75,10 @@ _EXPOSED = (
     "This line adds what has the shape of a real credential. Whoever can read the repository can use it, also after a"
     " later commit removes it: revoke it, and read its successor from the environment or a secret store."
     " It was masked before the change was shown to the model."
+)
+_EXPOSED_TOO = (
+    "This line too adds what has the shape of a real credential: revoke it, and read its successor from the environment"
+    " or a secret store."
 )
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from worker.core.compose import merge
+from worker.core.compose import merge, with_disclosed
 from worker.core.finding import Anchor, Finding, Severity, Side
+from worker.core.planning.secret_lines import SecretLine
 
 ONE = Finding(
     path="a.py",
@@ -73,3 +74,12 @@ def test_of_two_that_say_the_same_the_worse_is_kept_in_the_place_of_the_first() 
     assert merge([ONE, last, worse]) == [worse, last]
     assert merge([worse, last, ONE]) == [worse, last]
     assert merge([ONE, other(body="Said again.")]) == [ONE]
+
+
+def test_of_many_secrets_the_first_that_is_read_is_explained_and_each_says_what_to_do() -> None:
+    lines = [SecretLine("b.py", "RIGHT", 3, "API key"), SecretLine("a.py", "RIGHT", 9, "API key")]
+    found = with_disclosed((), [*lines, SecretLine("a.py", "LEFT", 1, "API key")])
+    assert [(one.path, one.anchor.line) for one in found if one.anchor] == [("a.py", 9), ("b.py", 3)]
+    assert "masked before the change was shown" in found[0].body
+    assert len(found[1].body) < len(found[0].body)
+    assert all("revoke it" in one.body for one in found)
