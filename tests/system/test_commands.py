@@ -168,7 +168,9 @@ def test_a_provider_that_does_not_answer_is_4_and_one_line(shell: Shell, reposit
     assert "API_OPENAI_FORCE_BASE_URL" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["https://github.com/acme/api/pull/7", "acme/api#7", "github:acme/api#7"])
+@pytest.mark.parametrize(
+    "name", ["https://github.com/acme/api/pull/7", "acme/api#7", "github:acme/api#7", "Acme/API#7"]
+)
 def test_why_finds_a_change_by_any_of_its_names(shell: Shell, job: str, name: str) -> None:
     done = shell("why", name)
     assert done.returncode == 0, done.stderr

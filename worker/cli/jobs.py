@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +40,8 @@ _JOB = re.compile(r"[0-9a-f]{12,64}")
 _SHORT = re.compile(r"(?:(?P<forge>[a-z-]+):)?(?P<repository>[\w.-]+(?:/[\w.-]+)+)[#!](?P<number>[0-9]{1,10})")
 
 
+REMEMBERED = 1_000
+"""Jobs in which a repository is looked for that was written in another case."""
 SHOWN_IGNORED = 10
 CURES = {
     "repository not allowed": "GITHUB_REPOSITORIES names those that are reviewed.",
@@ -62,9 +64,11 @@ def why(
     """Tell why a change was or was not reviewed."""
 
     async def ask(jobs: Jobs, settings: Settings) -> None:
-        found = await _find(jobs, change, settings)
-        logs = [(job, await jobs.decisions(job.id)) for job in found]
         ref = parse_change(change, settings)
+        if ref is not None:
+            ref = await _as_known(ref, jobs)
+        found = await jobs.find(ref) if ref is not None else [await _by_id(change, jobs)]
+        logs = [(job, await jobs.decisions(job.id)) for job in found]
         ignored = await jobs.ignored(ref) if ref is not None else ()
         if found and ignored and ignored[-1].at < found[0].created_at:
             ignored = ()  # what was ignored then is reviewed by now
@@ -207,16 +211,21 @@ def parse_change(text: str, settings: Settings) -> ChangeRef | None:
     return ChangeRef("github", found[1], int(found[2]))
 
 
-async def _find(jobs: Jobs, text: str, settings: Settings) -> Sequence[Job]:
-    ref = parse_change(text, settings)
-    if ref is not None:
-        return await jobs.find(ref)
+async def _by_id(text: str, jobs: Jobs) -> Job:
     if not _JOB.fullmatch(text):
         raise BadInput("That is neither a URL, nor owner/name#7, nor the id of a job.")
     job = await jobs.get(text)
     if job is None:
         raise NotFound("There is no job of this id. `kimi-review jobs` lists those that are kept.")
-    return [job]
+    return job
+
+
+async def _as_known(ref: ChangeRef, jobs: Jobs) -> ChangeRef:
+    """`ref` as the forge spells its repository, if one of the latest jobs tells: a person writes it in any case."""
+    if await jobs.find(ref):
+        return ref
+    names = {job.ref.repository for job in await jobs.list(limit=REMEMBERED) if job.ref.forge == ref.forge}
+    return next((replace(ref, repository=name) for name in names if name.lower() == ref.repository.lower()), ref)
 
 
 def _ignored_json(ref: ChangeRef, ignored: Sequence[Decision]) -> dict[str, Any]:
