@@ -399,6 +399,18 @@ def test_a_mirror_that_a_power_cut_or_a_full_disk_damaged_is_made_anew(forge: Fo
     assert len(forge.server.seen) <= 3, "the new mirror is kept"
 
 
+@pytest.mark.parametrize("lock", [".fetch", ".use"])
+def test_a_lock_that_is_no_file_is_told_by_name_with_what_to_do(forge: Forge, lock: str) -> None:
+    before = forge.snapshot()
+    path = forge.mirror().with_suffix(lock)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Transient, match=rf"{path.name} cannot be opened: Is a directory.*remove the lock"):
+        forge.snapshot()
+    path.rmdir()
+    assert forge.snapshot() == before
+
+
 def test_damage_that_shows_while_a_mirror_is_read_is_tried_again_with_a_new_one(forge: Forge) -> None:
     async def damaged_meanwhile(tree: Tree) -> Snapshot:
         _empty_packs(forge.mirror())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from worker.checkout.process import Cancelled, Finished
 from worker.core.errors import Transient
@@ -51,11 +52,10 @@ class MirrorFolder:
     def fetching(self, wait_s: float, cancelled: threading.Event) -> Iterator[int]:
         """The right to write into the mirror, as the descriptor that holds it.
 
-        Raises `Transient` when another worker keeps it for `wait_s`.
+        Raises `Transient` when another worker keeps it for `wait_s`, and when its file cannot be opened.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         give_up = time.monotonic() + wait_s
-        with self.fetch_lock.open("ab") as lock:
+        with _opened(self.fetch_lock) as lock:
             while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
                 if cancelled.is_set():
                     raise Cancelled("nobody waits for the mirror any more")
@@ -105,9 +105,11 @@ class MirrorFolder:
 
 @contextmanager
 def hold_shared(mirror: MirrorFolder) -> Iterator[None]:
-    """Keep the mirror from being trimmed while somebody reads it, and mark it as used now."""
-    mirror.path.parent.mkdir(parents=True, exist_ok=True)
-    with mirror.use_lock.open("ab") as lock:
+    """Keep the mirror from being trimmed while somebody reads it, and mark it as used now.
+
+    Raises `Transient` when the lock's file cannot be opened.
+    """
+    with _opened(mirror.use_lock) as lock:
         # Only a trim holds it alone, and for no longer than a directory takes to be renamed.
         fcntl.flock(lock.fileno(), fcntl.LOCK_SH)
         os.utime(mirror.use_lock)
@@ -135,6 +137,18 @@ def trim(folder: Path, limit_bytes: int) -> None:
                 continue
         shutil.rmtree(doomed, ignore_errors=True)
         total -= sizes[mirror]
+
+
+def _opened(lock: Path) -> BinaryIO:
+    """The lock's file, made with its folder where they are missing. Raises `Transient`."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("ab")
+    except OSError as error:
+        raise Transient(
+            f"The mirror's lock {lock.name} cannot be opened: {error.strerror}. Check space and rights of "
+            "the folder `mirrors` in KIMI_REVIEW_HOME, and remove the lock if it is no plain file."
+        ) from error
 
 
 def _last_use(mirror: MirrorFolder) -> float:
