@@ -302,15 +302,15 @@ def test_what_a_killed_review_left_is_swept_and_nothing_else(tmp_path: Path, mon
     hour_ago = time.time() - 3600
     (tmp_path / "precious").mkdir()
     (tmp_path / "kimi-review-range-link").symlink_to(tmp_path / "precious")
-    left = tmp_path / "kimi-review-range-left"
-    for folder in (left, tmp_path / "kimi-review-range-young", tmp_path / "kimi-review-other"):
+    left = (tmp_path / "kimi-review-range-left", tmp_path / "kimi-review-demo-left")
+    for folder in (*left, tmp_path / "kimi-review-range-young", tmp_path / "kimi-review-other"):
         (folder / "objects").mkdir(parents=True)
-    for name in ("kimi-review-range-left", "kimi-review-other", "precious"):
+    for name in (*(folder.name for folder in left), "kimi-review-other", "precious"):
         os.utime(tmp_path / name, (hour_ago, hour_ago))
-    with scratch_folder() as held:
+    with scratch_folder("range") as held:
         os.utime(held, (hour_ago, hour_ago))
-        assert not left.exists()
-        with scratch_folder():
+        assert not any(folder.exists() for folder in left)
+        with scratch_folder("demo"):
             assert held.exists(), "somebody works there"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "kimi-review-other",

@@ -31,7 +31,7 @@ async def open_local(
     attributes, hooks and replacements have no say. Raises `BadInput`.
     """
     base, head = split_range(revisions)
-    with scratch_folder() as scratch:
+    with scratch_folder("range") as scratch:
         yield await asyncio.to_thread(_open, repository, base, head, scratch, limits or CheckoutLimits())
 
 

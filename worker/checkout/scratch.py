@@ -10,19 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
-_PREFIX: Final = "kimi-review-range-"
+Purpose = Literal["range", "demo"]
+
 _LOCK: Final = "in-use"
 _YOUNG_S: Final = 600.0
 """Between a folder and its lock lies a moment; so what is young is left alone."""
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """An empty bare place of our own, removed at the end. What killed processes left is removed first."""
-    _sweep(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+def scratch_folder(purpose: Purpose) -> Iterator[Path]:
+    """A place of our own with nothing but its lock, removed at the end. What killed processes left goes first."""
+    for each in get_args(Purpose):
+        _sweep(Path(tempfile.gettempdir()), _prefix(each))
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(purpose)))
     try:
         with (folder / _LOCK).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -31,9 +33,13 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(parent: Path) -> None:
+def _prefix(purpose: Purpose) -> str:
+    return f"kimi-review-{purpose}-"
+
+
+def _sweep(parent: Path, prefix: str) -> None:
     """Remove our folders that nobody holds. The parent is everybody's: only a real folder of this user counts."""
-    for folder in parent.glob(f"{_PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             found = folder.lstat()
             is_ours = folder.is_dir() and not folder.is_symlink() and found.st_uid == os.geteuid()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from worker.checkout import open_local
+from worker.checkout.scratch import scratch_folder
 from worker.cli.demo_history import two_commits
 from worker.cli.family import Child
 from worker.cli.report_text import open_console, show_report
@@ -76,8 +76,8 @@ def demo(
     where = (repo or _this_repository()).resolve()
     if not where.is_dir():
         raise BadInput("--repo is no folder. Give the folder of a git repository.")
-    with tempfile.TemporaryDirectory(prefix="kimi-review-history-") as made:
-        _demo(settings, where, revisions, Path(made), console, is_here=repo is None)
+    with scratch_folder("demo") as folder:
+        _demo(settings, where, revisions, folder, console, is_here=repo is None)
 
 
 def _demo(
@@ -98,17 +98,16 @@ def _demo(
     else:
         console.print(Text("No key is set, so a stand-in answers: it is no model, only a few fixed checks.", "yellow"))
     console.print()
-    report, posted = _run(settings, where, chosen, console)
+    report, posted = _run(settings, where, chosen, folder, console)
     show_report(report, console, seconds=time.monotonic() - started)
     console.print(Text(f"\nPosted to the demo's forge: {posted}.", style="green"))
     shown = chosen.shown if has_history else "main..your-branch"
     _show_next(console, has_key=has_key, shown=shown, is_here=is_here)
 
 
-def _run(settings: Settings, where: Path, chosen: _Range, console: Console) -> tuple[Report, str]:
+def _run(settings: Settings, where: Path, chosen: _Range, folder: Path, console: Console) -> tuple[Report, str]:
     steps = _Steps(console)
     with ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="kimi-review-demo-")))
         redis = held.enter_context(embedded.start(folder / "home"))
         steps.done("embedded Redis is up")
         forge = held.enter_context(running_forge(where, base=chosen.base, head=chosen.head, folder=folder))
