@@ -111,7 +111,7 @@ async def analyse(
     asking: Asking,
     at_once: int,
 ) -> Analysis:
-    """Send every chunk that has no saved answer, at most `at_once` waiting or in flight.
+    """Send every chunk that has no saved answer, in this order, at most `at_once` waiting or in flight.
 
     A chunk that fails is named in `outcomes`; the others go on. Raises `Superseded` and `LeaseLost`, and
     `Refused` and `NotNow` as they come (what was answered stays saved); `BudgetReached` ends the sending alone.
@@ -119,8 +119,11 @@ async def analyse(
     run = _Run(Analysis(), workshop, asking, asyncio.Semaphore(at_once))
     try:
         async with asyncio.TaskGroup() as group:
+            before: asyncio.Event | None = None
             for chunk in chunks:
-                group.create_task(run.one(chunk))
+                walk = _Walk(before)
+                group.create_task(run.one(chunk, walk))
+                before = walk.is_handed_over
     except BaseExceptionGroup as several:
         # Every task died of its own error or of the first one's cancellation; the first says what to do.
         raise several.exceptions[0] from None
@@ -131,9 +134,21 @@ async def analyse(
 class _Walk:
     """One chunk of the plan, divided as far as its refusals ask for and `PATIENCE` allows."""
 
+    before: asyncio.Event | None
+    """Set when the chunk before this one waits for the model, or needs it no more."""
+    is_handed_over: asyncio.Event = field(default_factory=asyncio.Event)
     refusals: int = 0
     given_up: str = ""
     """The reason for which the parts that are left are not sent."""
+
+    async def turn(self) -> None:
+        """Wait until the chunks before have been handed to the model, and let the next one follow.
+
+        Documents need no evidence, so their requests are made first; a budget would go to them.
+        """
+        if self.before is not None:
+            await self.before.wait()
+        self.is_handed_over.set()
 
 
 @dataclass(slots=True)
@@ -143,14 +158,15 @@ class _Run:
     asking: Asking
     gate: asyncio.Semaphore
 
-    async def one(self, chunk: Chunk) -> None:
+    async def one(self, chunk: Chunk, walk: _Walk) -> None:
         async with self.gate:
-            walk = _Walk()
             pending = [(chunk, 0)]
             while pending:
                 part, level = pending.pop(0)
                 parts = await self.step(part, level, walk)
                 pending = [(smaller, level + 1) for smaller in parts] + pending
+            # One that was answered before, or cannot be sent, holds up nobody.
+            await walk.turn()
 
     async def step(self, chunk: Chunk, level: int, walk: _Walk) -> tuple[Chunk, ...]:
         """Settle one chunk, or return the smaller ones that take its place."""
@@ -162,7 +178,7 @@ class _Run:
             return ()
         await self.asking.check_current()
         try:
-            await self.ask(chunk, name)
+            await self.ask(chunk, name, walk)
         except (AnswerCutOff, RequestTooLong, ContentFiltered) as error:
             return await self.refused(chunk, error, level, walk)
         except BudgetReached as error:
@@ -176,11 +192,11 @@ class _Run:
         walk.refusals = 0
         return ()
 
-    async def ask(self, chunk: Chunk, name: str) -> None:
+    async def ask(self, chunk: Chunk, name: str, walk: _Walk) -> None:
         """Two tries for an answer that can be read to its end; of a second bad one the complete items are kept."""
         saved: tuple[Claim, ...] = ()
         for is_last in (False, True):
-            answer = await self.complete(chunk)
+            answer = await self.complete(chunk, walk)
             read = await asyncio.to_thread(read_findings, answer.text)
             if read.is_whole and not read.is_cut:
                 await self.asking.save(name, SavedAnswer.of(answer).dump())
@@ -191,9 +207,10 @@ class _Run:
             log.warning("answer.unreadable", chunk=chunk.id, problems=list(read.problems[:3]), is_last=is_last)
         self.analysis.failed(chunk, UNREADABLE, saved)
 
-    async def complete(self, chunk: Chunk) -> Answer:
+    async def complete(self, chunk: Chunk, walk: _Walk) -> Answer:
         try:
             prompt = await self.workshop.render(chunk)
+            await walk.turn()
             answer = await self.asking.model.complete(prompt, flow=self.asking.flow)
             await self.workshop.learn(prompt, answer)
             return answer

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.model import FakeModel
 from worker.core.change import Snapshot
 from worker.core.comments import Voice, summary_text
+from worker.core.diff.parse import parse_diff
 from worker.core.errors import (
     AnswerCutOff,
     BudgetReached,
@@ -25,9 +26,14 @@ from worker.core.errors import (
 )
 from worker.core.exchange import Kind, Prompt
 from worker.core.model_info import Budget
+from worker.core.planning.plan import Chunk
+from worker.core.planning.planner import make_plan
+from worker.core.planning.rendering import render
 from worker.core.report import Report, Usage
 from worker.ports import Flow
 from worker.providers.tokens import o200k_counter
+from worker.review.analyse import Workshop, analyse
+from worker.review.asking import Asking
 from worker.review.examine import Examiner
 from worker.review.planning import Planning, Subject
 from worker.review.prompts import words
@@ -514,3 +520,27 @@ def test_a_change_that_marks_its_own_files_is_told_that_its_base_counts() -> Non
     assert any("follows its base branch" in note for note in said.notes)
     assert said.is_complete
     assert not examine(ONE_FILE, FakeModel()).notes
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 32])
+def test_chunks_reach_the_model_in_their_order_however_long_the_evidence_of_one_takes(at_once: int) -> None:
+    plan = make_plan(
+        list(parse_diff(large_change())), words=words(Kind.FINDINGS), budget=SMALL_UNITS, count=o200k_counter()
+    )
+    waits_s = {chunk.id: 0.02 * (number % 3 == 0) for number, chunk in enumerate(plan.chunks)}
+
+    async def rendered(chunk: Chunk) -> Prompt:
+        await asyncio.sleep(waits_s[chunk.id])
+        return render(plan, chunk, words=words(Kind.FINDINGS), cache_key="")
+
+    async def quietly(*_: object) -> None:
+        pass
+
+    model = FakeModel(brain=lambda _: '{"findings": []}')
+    model.script(ContentFiltered("declined"))
+    workshop = Workshop(rendered, lambda _: (), lambda *_: (), lambda _: None, quietly)
+    asking = Asking(model, SUBJECT.flow, {}, quietly, quietly)
+    analysis = asyncio.run(analyse(plan.chunks, workshop=workshop, asking=asking, at_once=at_once))
+    assert len(analysis.outcomes) == len(plan.chunks) > 5
+    asked = [[line for line in prompt.user.split("\n") if line.startswith("F1 ")] for prompt, _ in model.asked]
+    assert asked == [[f"F1 {chunk.files[0].path}"] for chunk in plan.chunks]
