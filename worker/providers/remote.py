@@ -147,7 +147,12 @@ class RemoteModel(ABC):
         taken = sorted(OURS.intersection(self._wishes.extra_body))
         if taken:
             names = ", ".join(taken)
-            raise ConfigurationError([f"LLM_EXTRA_BODY: must not hold {names}; LLM_MAX_OUTPUT_TOKENS sets the cap"])
+            raise ConfigurationError(
+                [
+                    f"LLM_EXTRA_BODY: must not hold {names}, which this program sets. Take it out; the model is"
+                    " API_LLM_PROVIDER_MODEL, the cap of an answer LLM_MAX_OUTPUT_TOKENS."
+                ]
+            )
 
     @property
     def name(self) -> str:
