@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from worker.core.change import Change, Snapshot
-from worker.core.errors import Unreachable, WrittenByNewer
+from worker.core.errors import Transient, Unreachable, WrittenByNewer
 from worker.core.job import Claim, Job, State
 from worker.core.report import Report
 from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
@@ -55,8 +55,7 @@ class Conductor:
         job = claim.job
         change = await self._current(claim)
         reason = reason_to_skip(change, self.policy)
-        if not reason and not job.is_forced and (await self.forge.posted(change)).has_summary:
-            # Redis was emptied, or settings changed: to pay for a second review of a head would be for nothing.
+        if not reason and not job.is_forced and await self._has_review(change):
             again = f"{job.ref.repository}#{job.ref.number}"
             reason = f"this head was reviewed before; to review it again: kimi-review review {again}"
         if reason:
@@ -76,6 +75,18 @@ class Conductor:
         )
         await self.jobs.release(claim, State.REVIEWED, reason="the report is stored")
         await self.wake.publish(job.id, job.priority)
+
+    async def _has_review(self, change: Change) -> bool:
+        """Whether our review of this head stands on the forge: Redis was emptied, or settings were changed.
+
+        To know saves a payment and nothing else, since publishing looks again: a forge that does not tell holds up
+        no review.
+        """
+        try:
+            return (await self.forge.posted(change)).has_summary
+        except Transient as error:
+            log.info("review.not_looked_for", error=str(error))
+            return False
 
     async def _current(self, claim: Claim) -> Change:
         """The change as the forge has it; raises `Superseded` when its head is no longer the job's."""

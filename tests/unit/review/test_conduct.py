@@ -20,7 +20,7 @@ from worker.core.errors import Superseded, Unreachable
 from worker.core.exchange import Kind
 from worker.core.job import Claim, Intent, Priority, State
 from worker.core.marker import SUMMARY, Mark
-from worker.ports import Match, Remote, Tree
+from worker.ports import Match, Posted, Remote, Tree
 from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
 from worker.review.examine import Examiner
@@ -170,6 +170,24 @@ def test_a_head_that_was_reviewed_before_costs_nothing_unless_somebody_asks_for_
         again = await desk.claimed(force=True)
         await desk.conduct(again)
         assert (await desk.state(again))[0] is State.REVIEWED
+
+    asyncio.run(run())
+
+
+@dataclass
+class DeafForge(MemoryForge):
+    """Tells of changes, and not of what is posted on them."""
+
+    async def posted(self, change: Change) -> Posted:
+        raise Unreachable("GitHub answers 502 to comments. It is tried again.")
+
+
+def test_a_forge_that_does_not_tell_what_is_posted_holds_up_no_review() -> None:
+    async def run() -> None:
+        desk = Desk(forge=DeafForge())
+        claim = await desk.claimed()
+        await desk.conduct(claim)
+        assert (await desk.state(claim))[0] is State.REVIEWED
 
     asyncio.run(run())
 
