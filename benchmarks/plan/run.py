@@ -162,7 +162,8 @@ def peer_python() -> Path:
     folder = CACHE / "pr-agent"
     python = folder / "bin" / "python"
     if not python.exists():
-        base = os.environ.get("PEER_PYTHON") or shutil.which("python3.12") or shutil.which("python3.13")
+        names = (os.environ.get("PEER_PYTHON", ""), "python3.12", "python3.13")
+        base = next((name for name in names if runs(name)), None)
         if base is None and sys.version_info >= (3, 12):
             venv.create(folder, with_pip=True)
         elif base is None:
@@ -171,6 +172,11 @@ def peer_python() -> Path:
             subprocess.run([base, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", PEER, "quicktok-v1"], check=True)
     return python
+
+
+def runs(python: str) -> bool:
+    """Whether it is there and starts: a version manager puts names on the path for interpreters that it refuses."""
+    return bool(shutil.which(python)) and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":
