@@ -1,21 +1,23 @@
-"""A way to Redis that takes its time and can be cut: what happens half-way can then be watched."""
+"""A way to Redis that can be held and cut: what happens half-way can then be watched."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+HELD_S = 0.005
+
 
 @dataclass(slots=True)
 class Relay:
-    """Each part of an answer of `behind`, a Unix socket, comes `delay_s` later."""
+    """Passes on what `behind`, a Unix socket, answers, but nothing while `holds` says so."""
 
     behind: Path
-    delay_s: float
+    holds: Callable[[], bool] = lambda: False
     port: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -28,6 +30,9 @@ class Relay:
 
     def mend(self) -> None:
         self._is_cut = False
+
+    def _is_held(self) -> bool:
+        return self.holds()
 
     def _hang_up(self) -> None:
         for writer in self._writers:
@@ -49,23 +54,24 @@ class Relay:
             if not self._is_cut:
                 answers, questions = await asyncio.open_unix_connection(str(self.behind))
                 self._writers.add(questions)
-                await asyncio.gather(_pump(reader, questions, 0.0), _pump(answers, writer, self.delay_s))
+                await asyncio.gather(_pump(reader, questions, lambda: False), _pump(answers, writer, self._is_held))
         finally:
             writer.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_held: Callable[[], bool]) -> None:
     with suppress(OSError):
         while part := await reader.read(65_536):
-            await asyncio.sleep(delay_s)
+            while is_held():  # noqa: ASYNC110 - what is waited for happens in Redis, and nobody tells of it
+                await asyncio.sleep(HELD_S)
             writer.write(part)
             await writer.drain()
     writer.close()
 
 
 @contextmanager
-def relaying(behind: Path, *, delay_s: float) -> Iterator[Relay]:
-    relay = Relay(behind, delay_s)
+def relaying(behind: Path) -> Iterator[Relay]:
+    relay = Relay(behind)
     ready = threading.Event()
     serving = relay._loop.create_task(relay._serve(ready))
 

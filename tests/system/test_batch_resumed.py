@@ -43,7 +43,8 @@ class Desk:
         return int(self.store.zcard(f"{PREFIX}:state:queued"))  # type: ignore[arg-type]
 
     def begun(self, relay: Relay, *, until_queued: int) -> subprocess.Popen[bytes]:
-        """`batch changes --yes` at work, so many changes being queued already."""
+        """`batch changes --yes` at work, and held once so many changes are queued."""
+        relay.holds = lambda: self.queued() >= until_queued
         own = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
             [sys.executable, "-m", "worker.cli", "batch", "changes", "--yes"],
@@ -84,7 +85,7 @@ def test_a_batch_killed_interrupted_or_cut_off_half_way_is_taken_up_where_it_sto
     desk: Desk, redis_server: EmbeddedRedis
 ) -> None:
     (desk.folder / "changes").write_text("".join(f"{REPOSITORY}#{n}\n" for n in range(1, CHANGES + 1)))
-    with relaying(redis_server.socket, delay_s=0.015) as relay:
+    with relaying(redis_server.socket) as relay:
         for wanted, end in ((5, "killed"), (12, "interrupted"), (20, "cut off")):
             process = desk.begun(relay, until_queued=wanted)
             if end == "cut off":
@@ -92,6 +93,7 @@ def test_a_batch_killed_interrupted_or_cut_off_half_way_is_taken_up_where_it_sto
             else:
                 process.send_signal(signal.SIGKILL if end == "killed" else signal.SIGINT)
             _, said = process.communicate(timeout=30)
+            relay.holds = lambda: False
             assert wanted <= desk.queued() < CHANGES, (end, said)
             assert process.returncode == {"killed": -signal.SIGKILL, "interrupted": 130, "cut off": 4}[end], said
             if end != "killed":
