@@ -155,17 +155,29 @@ def _agreed(chosen: Chosen, priced: Estimate, settings: Settings, *, is_agreed: 
     return typer.confirm(f"Queue {len(chosen.new)}?", default=False)
 
 
+def _check_interrupted() -> None:
+    """Raise for a Ctrl-C that was lost: up to Python 3.11 what redis-py sends by may drop it (`worker/ending.py`)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def _queue(installation: Installation, chosen: Chosen) -> None:
     stored: Counter[bool] = Counter()
     """How many were new, and how many were not."""
 
     async def queue() -> str:
         async with installation.services() as services:
-            async for change, accepted in accept_all(chosen, request=services.request):
-                if isinstance(accepted, Ignored):
-                    complain(f"{change.ref}: {accepted.reason}. GITHUB_REPOSITORIES says which ones are reviewed.")
-                else:
-                    stored[accepted.is_new] += 1
+            try:
+                async for change, accepted in accept_all(chosen, request=services.request):
+                    if isinstance(accepted, Ignored):
+                        complain(f"{change.ref}: {accepted.reason}. GITHUB_REPOSITORIES says which ones are reviewed.")
+                    else:
+                        stored[accepted.is_new] += 1
+                    _check_interrupted()
+            except ReviewError:
+                _check_interrupted()
+                raise
             return await services.jobs.paused()
 
     try:
