@@ -25,10 +25,10 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-# What git may inherit: where programs are, how the network is left, which authorities are trusted. All
+# What git may inherit: where programs are, how the network is left, which authorities it was told to trust. All
 # else (GIT_*, keys, tokens) stays behind.
 INHERITED = frozenset(
-    {"PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
+    {"PATH", "TMPDIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
     | {f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")}
     | {f"{scheme}_PROXY" for scheme in ("HTTPS", "ALL", "NO")}
 )
@@ -83,7 +83,9 @@ HARDENING: Sequence[tuple[str, str]] = (
     ("core.commitGraph", "false"),
 )
 
-_NO_GIT = "git was not found: install git 2.38 or newer."
+OLDEST_GIT = (2, 38)
+"""The oldest that knows every option that is given here."""
+_NO_GIT = f"git was not found: install git {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer."
 _NOT_FOUND = 127
 """How `env` ends where it finds no such program (POSIX)."""
 _POLL_S = 0.25
@@ -189,7 +191,7 @@ class GitRunner:
         return options
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(ENVIRONMENT)
+        environment = {**ENVIRONMENT, **_authorities(os.environ)}
         environment["GIT_ALLOW_PROTOCOL"] = self.protocols
         if self.secrets:
             environment["GIT_CONFIG_COUNT"] = str(len(self.secrets))
@@ -206,6 +208,19 @@ class GitRunner:
             if name not in kept:
                 unset += ["-u", name]
         return unset
+
+
+def _authorities(given: Mapping[str, str]) -> dict[str, str]:
+    """SSL_CERT_FILE, else SSL_CERT_DIR, under git's own names, so that one setting does for the forge's API and for git.
+
+    libcurl reads neither by itself (https://curl.se/docs/sslcerts.html). What git was told by its own names stands.
+    """
+    if given.get("GIT_SSL_CAINFO") or given.get("GIT_SSL_CAPATH"):
+        return {}
+    if file := given.get("SSL_CERT_FILE"):
+        return {"GIT_SSL_CAINFO": file}
+    folder = given.get("SSL_CERT_DIR")
+    return {"GIT_SSL_CAPATH": folder} if folder else {}
 
 
 def _as_argument(text: str) -> str:

@@ -26,7 +26,7 @@ from worker.bootstrap import (
     window_wishes,
     with_model_chosen,
 )
-from worker.checkout.process import Bounds, GitRunner
+from worker.checkout.process import OLDEST_GIT, Bounds, GitRunner
 from worker.cli.exits import Exit, complain
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
@@ -42,7 +42,6 @@ from worker.storage import embedded
 from worker.storage.health import check_writes
 from worker.storage.throttle import RedisThrottle
 
-OLDEST_GIT = (2, 36)
 SHOWN_NAMES = 5
 _LIMIT_NAMES: dict[LimitKind, str] = {"concurrency": "concurrency", "rpm": "RPM", "tpm": "TPM", "tpd": "TPD"}
 
@@ -55,12 +54,12 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="One JSON value i
         if not as_json:
             raise
         rows = [CheckRow("settings", False, problem, "") for problem in error.problems]
-        _print_json(rows)
+        _print_json(rows, Redactor())
         sys.exit(Exit.CONFIGURATION)
     rows = asyncio.run(_collect(settings, is_quiet=as_json))
     is_right = all(row.ok for row in rows)
     if as_json:
-        _print_json(rows)
+        _print_json(rows, Redactor(settings.secrets()))
     elif is_right:
         print("\nAll of it works. Next: `kimi-review serve`, or `kimi-review review owner/name#7`.")
     else:
@@ -87,7 +86,7 @@ async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
 
 async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
     yield settings_row()
-    yield await asyncio.to_thread(_git)
+    yield await asyncio.to_thread(git_row)
     clock = SystemClock()
     unknown: ReviewError | None = None
     try:
@@ -193,7 +192,8 @@ def settings_row() -> CheckRow:
     return CheckRow("settings", True, f"all of them can be used; .env names others, which nothing here reads: {names}")
 
 
-def _git() -> CheckRow:
+def git_row() -> CheckRow:
+    """Which git is found on the PATH, and whether it is new enough."""
     runner = GitRunner(Path(tempfile.gettempdir()), is_git_dir=False)
     try:
         said = runner.run(["--version"], bounds=Bounds(total_s=10)).output.decode("utf-8", "replace").strip()
@@ -213,8 +213,7 @@ def _webhook(settings: Settings) -> CheckRow:
     return CheckRow("webhook", False, "GITHUB_WEBHOOK_SECRET is not set", cure)
 
 
-def _print_json(rows: list[CheckRow]) -> None:
-    redact = Redactor()
+def _print_json(rows: list[CheckRow], redact: Redactor) -> None:
     print(
         json.dumps(
             {
