@@ -49,6 +49,21 @@ def test_both_providers_are_checked_within_the_settings_that_reviews_go_by(tmp_p
     assert KEY not in done.stdout + done.stderr
 
 
+def test_a_secret_pasted_into_the_wrong_setting_is_not_shown(tmp_path: Path) -> None:
+    pasted = "shapeless-secret-of-the-tests"
+    with KimiServer() as kimi:
+        done = Shell(tmp_path, tmp_path / "home")(
+            "check",
+            "--json",
+            API_OPENAI_FORCE_BASE_URL=kimi.base_url,
+            API_OPEN_AI_API_KEY=KEY,
+            API_LLM_PROVIDER_MODEL=pasted,
+            GITHUB_WEBHOOK_SECRET=pasted,
+        )
+    assert "[redacted] is not on offer" in done.stdout
+    assert pasted not in done.stdout + done.stderr
+
+
 def test_after_a_top_up_a_tiny_answer_lets_the_fleet_go_on_at_once(tmp_path: Path, redis_url: str) -> None:
     async def wait(redis: Redis, account: str) -> str:
         """The account without balance, and a job that waits for it."""
