@@ -31,6 +31,7 @@ from pydantic import (
 
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
+from worker.core.model_info import DEFAULT_CHUNK_TOKENS
 from worker.setting_problems import problems_of
 from worker.storage.address import address_of
 
@@ -165,7 +166,10 @@ class ReviewSettings(_Group):
         default="English", min_length=2, max_length=40, description="Language of the comments, in words."
     )
     review_chunk_tokens: int = Field(
-        default=20_000, ge=1_000, le=200_000, description="Tokens of diff that one request normally carries."
+        default=DEFAULT_CHUNK_TOKENS,
+        ge=1_000,
+        le=200_000,
+        description="Tokens of diff that one request normally carries.",
     )
     review_evidence: float = Field(
         default=1, ge=0, le=4, description="Tokens of code from elsewhere shown for each token of diff; 0: none."

@@ -54,6 +54,6 @@ class Snapshot:
     base: str
     """Full SHA of the merge base; for a diff read from a file, empty."""
     diff: bytes
-    """`git diff --no-color --no-ext-diff --find-renames --raw-less` output, as git wrote it."""
+    """What `git diff` wrote, without colours, external programs or text conversion."""
     cut: tuple[tuple[str, str, int], ...] = ()
     """What the source itself left out: (path, reason, lines); empty when git was read."""

@@ -38,13 +38,12 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which deliveries become jobs."""
+    """Which deliveries become jobs. Those of programs never do, lest two of them answer each other for ever."""
 
     repositories: tuple[str, ...] = ()
     """Globs over `owner/name`, as `GITHUB_REPOSITORIES`; empty: all."""
     drafts: bool = False
     forks: bool = True
-    bots: bool = False
 
 
 def allows(repository: str, globs: Sequence[str]) -> bool:
@@ -56,7 +55,7 @@ def refusal(delivery: Delivery, policy: Policy) -> Ignored | None:
     """Why `delivery` does not become a job; None when it does."""
     if not allows(delivery.ref.repository, policy.repositories):
         return Ignored("repository not allowed")
-    if delivery.is_bot and not policy.bots:
+    if delivery.is_bot:
         return Ignored("author is a bot")
     if delivery.is_draft and not policy.drafts:
         return Ignored("draft")

@@ -43,8 +43,6 @@ class ModelInfo:
     window_tokens: int
     max_output_tokens: int
     """The largest cap the server takes."""
-    default_output_tokens: int
-    """What the server uses when no cap is sent; includes reasoning."""
     family: Literal["kimi-k2", "kimi-k2-code", "kimi-k3", "openai", "anthropic", "other"] = "other"
     prices: Prices | None = None
     token_factor: float = 1.10
@@ -86,7 +84,7 @@ class Budget:
     output_tokens: int
     token_factor: float
     chunk_tokens: int
-    """Diff tokens that a chunk normally holds; a setting, 16–24k by default."""
+    """Diff tokens that a chunk normally holds: `REVIEW_CHUNK_TOKENS`."""
 
     @property
     def input_tokens(self) -> int:
@@ -98,15 +96,14 @@ def budget_for(
     model: ModelInfo,
     *,
     chunk_tokens: int | None = None,
-    window_tokens: int | None = None,
     output_tokens: int | None = None,
     token_factor: float | None = None,
 ) -> Budget:
-    """Share out the window of `model`; what is not None overrules the catalogue.
+    """Share out the window of `model`; a wish that is None is decided here.
 
     Raises `ConfigurationError` when nothing would be left for the input.
     """
-    window = window_tokens or model.window_tokens
+    window = model.window_tokens
     share = output_tokens or _output_share(window, model.max_output_tokens)
     if share >= window:
         raise ConfigurationError(

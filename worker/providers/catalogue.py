@@ -97,7 +97,6 @@ def _model(name: str, row: dict[str, Any]) -> ModelInfo:
         name=name,
         window_tokens=row["window"],
         max_output_tokens=row["max_output"],
-        default_output_tokens=row["default_output"],
         family=row.get("family", "other"),
         prices=Prices(**price) if price else None,
         token_factor=row.get("factor", 1.10),

@@ -29,7 +29,6 @@ from worker.standin.server import serving
 REPOSITORY = "demo/repository"
 NUMBER = 1
 BRANCH = "main"
-BOT = {"login": "kimi-review-demo", "type": "User"}
 GIT_TIMEOUT_S = 60.0
 
 

@@ -34,9 +34,6 @@ from worker.storage.faults import answering
 LEASE_S = 15.0
 """A heartbeat comes every quarter of it; a job whose worker was killed is taken over within this plus two seconds."""
 
-REWAKE_S = 10.0
-"""A job that was woken and not claimed is woken again after so long, while the queue has room."""
-
 SPREAD = 0.1
 """Deferred jobs wake spread over this share of their wait, so that a fleet does not come back as one."""
 LONGEST_SPREAD_S = 300.0
@@ -220,7 +217,7 @@ class RedisJobs:
 
     # -------------------------------------------------------------------------------------- upkeep
 
-    async def due(self, priority: Priority, *, limit: int, again_s: float = REWAKE_S) -> Sequence[Due]:
+    async def due(self, priority: Priority, *, limit: int, again_s: float) -> Sequence[Due]:
         flat = await self._run("due", priority.value, limit, again_s)
         return [
             Due(job=_text(job), stage=_stage(_text(stage)), priority=priority)

@@ -27,7 +27,7 @@ from worker.providers.catalogue import corrected, describe, known_models, lookup
 def test_a_model_has_a_window_whether_it_is_known_or_not(name: str, window: int) -> None:
     model = lookup(name)
     assert (model.name, model.window_tokens) == (name, window)
-    assert 0 < model.default_output_tokens <= model.max_output_tokens <= model.window_tokens
+    assert 0 < model.max_output_tokens <= model.window_tokens
 
 
 def test_the_operator_is_told_what_was_assumed_and_what_is_retired() -> None:
@@ -57,20 +57,13 @@ def test_the_answer_has_fifty_thousand_tokens_or_more_of_a_wide_window_and_a_fif
     budget = budget_for(lookup("kimi-k2.6"))
     assert budget.output_tokens >= 50_000
     assert budget.input_tokens + budget.output_tokens == budget.window_tokens == 262_144
-    assert budget_for(ModelInfo("small", 32_768, 32_768, 4_096)).output_tokens == 6_553
-    assert budget_for(ModelInfo("short", 262_144, 16_384, 4_096)).output_tokens == 16_384
+    assert budget_for(ModelInfo("small", 32_768, 32_768)).output_tokens == 6_553
+    assert budget_for(ModelInfo("short", 262_144, 16_384)).output_tokens == 16_384
 
 
 def test_settings_outrank_the_catalogue() -> None:
-    budget = budget_for(
-        lookup("kimi-k2.6"), window_tokens=100_000, output_tokens=9_000, chunk_tokens=5_000, token_factor=9
-    )
-    assert (budget.window_tokens, budget.output_tokens, budget.chunk_tokens, budget.token_factor) == (
-        100_000,
-        9_000,
-        5_000,
-        1.6,
-    )
+    budget = budget_for(lookup("kimi-k2.6"), output_tokens=9_000, chunk_tokens=5_000, token_factor=9)
+    assert (budget.output_tokens, budget.chunk_tokens, budget.token_factor) == (9_000, 5_000, 1.6)
     with pytest.raises(ConfigurationError, match="LLM_MAX_OUTPUT_TOKENS"):
         budget_for(lookup("kimi-k2.6"), output_tokens=262_144)
 

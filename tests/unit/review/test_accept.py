@@ -112,13 +112,13 @@ def test_a_delivery_that_is_not_wanted_is_answered_although_the_store_is_away() 
     assert accepted(replace(DELIVERY, is_draft=True), Policy(), Forgetful(), Bell()) == Ignored("draft")
 
 
-def test_a_policy_may_want_them_all() -> None:
-    everything = replace(DELIVERY, is_draft=True, is_bot=True, is_fork=True)
-    policy = Policy(repositories=("ACME/*",), drafts=True, bots=True, forks=True)
+def test_a_policy_may_want_drafts_and_forks_too() -> None:
+    everything = replace(DELIVERY, is_draft=True, is_fork=True)
+    policy = Policy(repositories=("ACME/*",), drafts=True, forks=True)
     assert isinstance(accepted(everything, policy, FakeJobs(), Bell()), Accepted)
 
 
-def test_globs_name_repositories() -> None:
+def test_a_repository_is_allowed_by_a_glob_in_any_case_and_without_globs_always() -> None:
     assert allows("acme/shop", ())
     assert allows("Acme/Shop", ("acme/*",))
     assert allows("group/sub/shop", ("group/*",))
