@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 RULE_REASONS = frozenset(
     {
@@ -21,6 +22,9 @@ RULE_REASONS = frozenset(
 )
 """The reasons that a rule gives (`planning/rules.py`): meant to be so. Every other one is a failure or a limit."""
 
+NO_LINES: Final = "no changed lines"
+"""Of a file that was only renamed, emptied or made executable, where no request had room to say so."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotReviewed:
@@ -34,7 +38,7 @@ class NotReviewed:
     @property
     def is_by_rule(self) -> bool:
         """Left out on purpose: another run would leave it out again."""
-        return self.reason in RULE_REASONS
+        return self.reason in RULE_REASONS or self.reason == NO_LINES
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,8 @@ from worker.core.planning.rules import SUBMODULE, SYMLINK
 from worker.core.planning.showing import shown_path
 
 
-def note(diff: FileDiff, *, reason: str | None = None) -> str:
-    """What happened to the file besides lines, in words; empty for a plain modification.
-
-    `reason` is why its lines are not shown, if they are not.
-    """
+def note(diff: FileDiff) -> str:
+    """What happened to the file besides lines, in words; empty for a plain modification."""
     parts = []
     if diff.status in ("renamed", "copied") and diff.old_path is not None:
         alike = f", {diff.similarity} % alike" if diff.similarity is not None else ""
@@ -24,10 +21,6 @@ def note(diff: FileDiff, *, reason: str | None = None) -> str:
         parts.append(f"mode {_mode(diff.old_mode)} → {_mode(diff.new_mode)}")
     elif (mode := diff.new_mode or diff.old_mode) in (SYMLINK, SUBMODULE) or (mode == "100755" and parts):
         parts.append(_mode(mode))
-    if not parts:
-        return ""
-    if reason:
-        parts.append(f"{diff.changed:,} changed lines not shown: {reason}" if diff.changed else reason)
     return "; ".join(parts)
 
 

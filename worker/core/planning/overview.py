@@ -69,13 +69,15 @@ def map_rows(files: Sequence[FileDiff], skipped: Mapping[int, str], count: Count
         rows = [_row(file, skipped.get(index)) for index, file in enumerate(files)]
         if (used := count("\n".join(rows))) <= limit:
             return _with_signatures(files, rows, skipped, count, limit - used)
-    told = [(file.path.split("/")[:-1], file.added, file.removed) for file in files]
-    deepest = max(len(folders) for folders, _, _ in told)
+    told = [
+        (file.path.split("/")[:-1], (1, file.added, file.removed, index in skipped)) for index, file in enumerate(files)
+    ]
+    deepest = max(len(folders) for folders, _ in told)
     for depth in range(min(deepest, 6), -1, -1):
         folders = _folders(told, depth)
         if depth and len(folders) * 8 > limit:
             continue
-        rows = [_folder_row(folder, *sums) for folder, sums in folders.items()]
+        rows = [_folder_row(folder, sums) for folder, sums in folders.items()]
         if count("\n".join(rows)) <= limit:
             return rows
     return _largest(rows, count, limit)
@@ -124,19 +126,25 @@ def _signatures(file: FileDiff) -> Iterable[str]:
         yield f"  {'declares' if sign == b'+' else 'no longer declares'} {mask(shown(text))[:160]}"
 
 
-def _folders(told: Sequence[tuple[list[str], int, int]], depth: int) -> dict[str, list[int]]:
-    """Each folder of at most `depth` levels: how many files are below it, and their added and removed lines."""
-    folders: dict[str, list[int]] = {}
-    for parts, added, removed in told:
-        sums = folders.setdefault("/".join(parts[:depth]), [0, 0, 0])
-        sums[0] += 1
-        sums[1] += added
-        sums[2] += removed
+_Sums = tuple[int, int, int, int]
+"""Files, their added and removed lines, and how many of them no request shows."""
+
+
+def _folders(told: Sequence[tuple[list[str], _Sums]], depth: int) -> dict[str, _Sums]:
+    """Each folder of at most `depth` levels, with the sums of all files below it."""
+    folders: dict[str, _Sums] = {}
+    for parts, (files, added, removed, unshown) in told:
+        name = "/".join(parts[:depth])
+        sums = folders.get(name, (0, 0, 0, 0))
+        folders[name] = (sums[0] + files, sums[1] + added, sums[2] + removed, sums[3] + unshown)
     return folders
 
 
-def _folder_row(folder: str, number: int, added: int, removed: int) -> str:
-    return f"* {shown_path(folder + '/') if folder else 'at the top'}: {number} files, {_lines(added, removed)}"
+def _folder_row(folder: str, sums: _Sums) -> str:
+    files, added, removed, unshown = sums
+    name = shown_path(folder + "/") if folder else "at the top"
+    left_out = f", {'none' if unshown == files else f'{files - unshown}'} of them shown" if unshown else ""
+    return f"* {name}: {files} files, {_lines(added, removed)}{left_out}"
 
 
 def _largest(rows: list[str], count: Counter, limit: int) -> list[str]:

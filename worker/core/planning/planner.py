@@ -82,7 +82,7 @@ def make_plan(
     left_out = [NotReviewed(files[index].path, reason, files[index].changed) for index, reason in skipped.items()]
     # Counted from the diff and not from the chunks: were a line lost on the way, the ledger would not add up.
     changed = sum(file.changed for file in files) + sum(row.lines for row in beyond)
-    ledger = Ledger(changed, sum(chunk.changed for chunk in chunks), merged([*beyond, *left_out, *units.too_long]))
+    ledger = Ledger(changed, sum(chunk.changed for chunk in chunks), merged([*beyond, *left_out, *units.left_out]))
     return replace(draft, chunks=tuple(chunks), ledger=ledger)
 
 
@@ -137,16 +137,23 @@ def with_lowered_cap(chunk: Chunk, budget: Budget) -> Chunk | None:
 
 
 def split_chunk(plan: Plan, chunk: Chunk, count: Counter) -> tuple[Chunk, ...]:
-    """Smaller chunks that carry the same changed lines, in order; () for a single line or a file without any.
+    """Smaller chunks that carry the same changed lines, in order; () for a single line.
 
-    Between files while there are several, then between hunks, then within the hunk. Evidence is
-    dropped: it was chosen for the whole.
+    Between files while there are several, then between hunks, then within the hunk. Files without lines stay with the
+    first ones, and at last leave a single line alone. Evidence is dropped: it was chosen for the whole.
     """
     pieces = [Piece(file.diff, file.hunks, file.size, file.note) for file in chunk.files]
-    if len(pieces) == 1:
-        return tuple(_chunk(plan, [half]) for half in _halves_of(pieces[0], count))
-    at = _middle([piece.size.tokens for piece in pieces])
-    return (_chunk(plan, pieces[:at]), _chunk(plan, pieces[at:]))
+    without_lines = [piece for piece in pieces if not piece.hunks]
+    pieces = [piece for piece in pieces if piece.hunks]
+    if len(pieces) > 1:
+        at = _middle([piece.size.tokens for piece in pieces])
+        parts = [pieces[:at], pieces[at:]]
+    else:
+        parts = [[half] for piece in pieces for half in _halves_of(piece, count)]
+        if not parts:
+            return (_chunk(plan, pieces),) if pieces and without_lines else ()
+    parts[0] += without_lines
+    return tuple(_chunk(plan, part) for part in parts)
 
 
 def merged(rows: Iterable[NotReviewed]) -> tuple[NotReviewed, ...]:

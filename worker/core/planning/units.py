@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
 from worker.core.diff.model import FileDiff, Hunk
-from worker.core.ledger import NotReviewed
+from worker.core.ledger import NO_LINES, NotReviewed
 from worker.core.model_info import Budget
 from worker.core.planning.grouping import clusters
 from worker.core.planning.notes import note
@@ -29,6 +30,8 @@ from worker.core.planning.tokens import Counter, Size, total
 
 _BATCH_BYTES: Final = 8_000_000
 """Files are counted together up to so much: side by side, and without holding a second copy of the diff."""
+_NOTES_SHARE: Final = 0.1
+"""Of a unit, for files that are renamed, made executable or emptied and have no line to show."""
 
 
 class _Whole(NamedTuple):
@@ -41,7 +44,7 @@ class _Whole(NamedTuple):
 
 
 class Units:
-    """Built once for a plan; `too_long` has what could not be put into any unit."""
+    """Built once for a plan; `left_out` has what could not be put into any unit."""
 
     def __init__(self, limit: Size, fixed: Size, budget: Budget, count: Counter) -> None:
         self._limit = limit
@@ -50,34 +53,53 @@ class Units:
         self._count = count
         self._full: list[list[Piece]] = []
         """Units of files that are larger than a unit; their last parts join the small files."""
-        self.too_long: list[NotReviewed] = []
+        self.left_out: list[NotReviewed] = []
 
-    def of(self, files: Sequence[FileDiff], skipped: Mapping[int, str], digests: Sequence[str]) -> list[list[Piece]]:
+    def of(self, files: Sequence[FileDiff], skipped: Container[int], digests: Sequence[str]) -> list[list[Piece]]:
         """Units in the order in which they are sent; the parts of a file stand in order.
 
-        `skipped` maps indices to reasons; such a file still gets a line where more than lines happened to it.
+        Each has a changed line at least, since a request is paid for lines: files of the indices `skipped` are in none,
+        and those that have no lines are told in units that are sent anyway, as far as their share goes. The map of the
+        change tells of all.
         """
         small: list[Piece] = []
+        without_lines: list[Piece] = []
         for batch in self._batches(files, skipped, digests):
-            small.extend(self._measured(batch))
+            for piece in self._measured(batch):
+                (small if piece.hunks else without_lines).append(piece)
+        units = self._full + self._packed(small)
+        self._tell(without_lines, units)
+        return units
+
+    def _packed(self, small: Sequence[Piece]) -> list[list[Piece]]:
         if total(piece.size for piece in small).fits(self._limit):
-            return self._full + ([small] if small else [])
+            return [list(small)] if small else []
         groups = clusters([piece.diff for piece in small], [it.size.tokens for it in small], self._limit.tokens)
-        return self._full + pack([[small[index] for index in group] for group in groups], self._limit, self._count)
+        return pack([[small[index] for index in group] for group in groups], self._limit, self._count)
+
+    def _tell(self, pieces: Sequence[Piece], units: Sequence[list[Piece]]) -> None:
+        """Put `pieces`, which have no lines, where `units` have room; those that find none are left out."""
+        waiting = deque(pieces)
+        share = Size(int(self._limit.tokens * _NOTES_SHARE), int(self._limit.bytes * _NOTES_SHARE))
+        for unit in units:
+            room = self._limit - total(piece.size for piece in unit)
+            room = Size(min(room.tokens, share.tokens), min(room.bytes, share.bytes))
+            while waiting and waiting[0].size.fits(room):
+                room -= waiting[0].size
+                unit.append(waiting.popleft())
+        for piece in waiting:
+            self._leave_out(piece.diff, NO_LINES, 0)
 
     def _batches(
-        self, files: Sequence[FileDiff], skipped: Mapping[int, str], digests: Sequence[str]
+        self, files: Sequence[FileDiff], skipped: Container[int], digests: Sequence[str]
     ) -> Iterator[list[_Whole]]:
         batch: list[_Whole] = []
         batch_bytes = 0
         for index, file in enumerate(files):
-            reason = skipped.get(index)
-            told = note(file, reason=reason)
-            if reason is None:
-                batch.append(_Whole(file, file.hunks, told, digests[index]))
-                batch_bytes += sum([len(hunk.body) for hunk in file.hunks])
-            elif told:
-                batch.append(_Whole(file, (), told, ""))
+            if index in skipped:
+                continue
+            batch.append(_Whole(file, file.hunks, note(file), digests[index]))
+            batch_bytes += sum([len(hunk.body) for hunk in file.hunks])
             if batch_bytes > _BATCH_BYTES:
                 yield batch
                 batch, batch_bytes = [], 0
@@ -146,7 +168,7 @@ class Units:
         return (self._fixed + size).bound(self._budget.token_factor) <= self._budget.input_tokens
 
     def _leave_out(self, file: FileDiff, reason: str, lines: int) -> None:
-        self.too_long.append(NotReviewed(file.path, reason, lines))
+        self.left_out.append(NotReviewed(file.path, reason, lines))
 
 
 def _text(whole: _Whole) -> bytes:

@@ -277,10 +277,63 @@ def test_skipped_files_are_in_the_ledger_and_what_happened_to_them_reaches_the_m
     )
     (chunk,) = plan.chunks
     text = said(plan, chunk)
-    assert "vendor/x.go\n(deleted; 2 changed lines not shown: vendored file)\n" in text
+    assert {file.path for file in chunk.files} == {"a.py", "new.py", "run.sh"}
+    assert "* vendor/x.go 0 added, 2 removed (deleted), not shown: vendored file\n" in text
     assert "new.py\n(renamed from old.py, 100 % alike)\n" in text
     assert "run.sh\n(mode 100644 → 100755 (executable))\n" in text
     assert "* logo.png 0 added, 0 removed, not shown: binary file\n" in text
+
+
+RENAMES = "diff --git a/old/{0}.py b/new/{0}.py\nsimilarity index 100%\nrename from old/{0}.py\nrename to new/{0}.py\n"
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(exclude=("lib/",)), Scope(include=("nothing/**",))])
+def test_a_change_that_rules_leave_out_wholly_is_no_request_and_every_line_of_it_is_named(scope: Scope) -> None:
+    folder = "lib" if scope.exclude or scope.include else "vendor/lib"
+    files = [new_file(f"{folder}/part{n % 7}/m{n}.go", [b"x"] * 3) for n in range(3_000)]
+    plan = make_plan(files, words=WORDS, budget=BUDGET, count=COUNT, scope=scope)
+    assert plan.chunks == ()
+    assert (plan.ledger.changed_lines, plan.ledger.reviewed_lines) == (9_000, 0)
+    assert {row.path: row.lines for row in plan.ledger.not_reviewed} == {file.path: 3 for file in files}
+    assert all(row.is_by_rule for row in plan.ledger.not_reviewed)
+    assert not plan.ledger.is_complete
+
+
+def test_what_rules_leave_out_takes_no_more_of_a_request_than_the_map_does() -> None:
+    vendored = [new_file(f"vendor/part{n % 7}/m{n}.go", [b"x"] * 3) for n in range(3_000)]
+    plan = planned([*vendored, new_file("a.py", [b"x = 1"])])
+    (chunk,) = plan.chunks
+    assert [file.path for file in chunk.files] == ["a.py"]
+    assert COUNT(plan.shared) < 2_400
+    assert "* vendor/part3/: 429 files, 1287 added, 0 removed, none of them shown\n" in plan.shared
+
+
+def test_files_without_changed_lines_are_told_where_there_is_room_and_named_where_there_is_none() -> None:
+    renamed = parse_diff("".join(RENAMES.format(f"module_{n}") for n in range(3_000)).encode())
+    alone = planned(renamed)
+    assert alone.chunks == ()
+    assert {(row.reason, row.lines) for row in alone.ledger.not_reviewed} == {("no changed lines", 0)}
+    assert alone.ledger.is_complete, "no line of it was missed"
+
+    plan = planned([*renamed, new_file("a.py", [b"x = 1"])])
+    (chunk,) = plan.chunks
+    told = {file.path for file in chunk.files} - {"a.py"}
+    assert len(told) > 40
+    assert sum(file.size.tokens for file in chunk.files) <= BUDGET.chunk_tokens * 0.11
+    assert told | {row.path for row in plan.ledger.not_reviewed} == {file.path for file in renamed}
+    assert told.isdisjoint(row.path for row in plan.ledger.not_reviewed)
+
+
+def test_a_request_that_is_divided_stays_one_about_lines_in_all_its_parts() -> None:
+    renamed = parse_diff("".join(RENAMES.format(f"module_{n}") for n in range(20)).encode())
+    plan = planned([*renamed, new_file("a.py", [b"x = 1", b"y = 2"])])
+    pending, seen = list(plan.chunks), []
+    while pending:
+        chunk = pending.pop()
+        assert chunk.changed
+        seen.append({file.path for file in chunk.files})
+        pending += split_chunk(plan, chunk, COUNT)
+    assert seen.count({"a.py"}) == 2, "each line is alone at last"
 
 
 def test_a_path_with_quotes_or_controls_is_a_json_string() -> None:
