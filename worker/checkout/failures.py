@@ -84,7 +84,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
     (
         re.compile(r"[Cc]ertificate|SSL|TLS|gnutls|schannel"),
         WrongEndpoint,
-        "The TLS connection was not trusted. Check the forge's URL, and GIT_SSL_CAINFO for a private authority.",
+        "The TLS connection was not trusted. Check the forge's URL; SSL_CERT_FILE names a private authority.",
     ),
     (
         re.compile(r"is this a git repository|invalid server response|transport '.*' not allowed"),

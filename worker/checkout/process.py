@@ -211,7 +211,7 @@ class GitRunner:
 
 
 def _authorities(given: Mapping[str, str]) -> dict[str, str]:
-    """SSL_CERT_FILE, else SSL_CERT_DIR, under git's own names, so that one setting does for the forge's API and for git.
+    """SSL_CERT_FILE, else SSL_CERT_DIR, under git's own names: one setting does for the forge's API and for git.
 
     libcurl reads neither by itself (https://curl.se/docs/sslcerts.html). What git was told by its own names stands.
     """

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from worker.core.errors import (
+    ConfigurationError,
     NotAuthorised,
     NotFound,
     OutcomeUnknown,
@@ -35,8 +36,19 @@ _LIMIT_WORDS = ("secondary rate limit", "abuse detection", "rate limit exceeded"
 
 @lru_cache(maxsize=1)
 def tls() -> ssl.SSLContext:
-    """One for the process: building it reads every certificate. SSL_CERT_FILE and SSL_CERT_DIR add a private CA."""
-    return httpx.create_ssl_context(trust_env=True)
+    """One for the process: building it reads every certificate. SSL_CERT_FILE, else SSL_CERT_DIR, names others.
+
+    Raises `ConfigurationError` when they name none.
+    """
+    try:
+        return httpx.create_ssl_context(trust_env=True)
+    except OSError as error:  # TLS errors are among them
+        raise ConfigurationError(
+            [
+                f"SSL_CERT_FILE: holds no certificates that can be read ({error.strerror or _kind(error)}). Name a PEM"
+                " file with every authority to trust, or leave it empty for the public ones."
+            ]
+        ) from None
 
 
 class BadCredentials(NotAuthorised):
@@ -72,6 +84,11 @@ async def send(
             await response.aclose()
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         # Nothing was sent yet, so a write has not happened.
+        if (distrust := _distrust(error)) is not None:
+            raise WrongEndpoint(
+                f"{forge} shows a certificate that is not trusted ({distrust}). Check the forge's URL in the settings;"
+                " SSL_CERT_FILE names a private authority."
+            ) from None
         raise Unreachable(f"{forge} cannot be reached for {what}: {_kind(error)}.") from None
     except (httpx.TransportError, httpx.DecodingError, _TooLong) as error:
         raise _unclear(f"{forge} gave no whole answer to {what}: {_kind(error)}.", writes=writes) from None
@@ -170,6 +187,16 @@ def _unclear(message: str, *, writes: bool, retry_after_s: float | None = None) 
 def _kind(error: Exception) -> str:
     # The class alone: an exception's text may hold a URL or what a proxy said.
     return type(error).__name__.lstrip("_")
+
+
+def _distrust(error: Exception) -> str | None:
+    """Why the other side's certificate was refused, in OpenSSL's words; None where it was not."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _is_limit(response: httpx.Response) -> bool:
