@@ -142,6 +142,8 @@ class GitServer:
     authorization: str | None = None
     """The Authorization header that every request has to carry; None asks for none."""
     allows_filter: bool = True
+    speaks_v2: bool = True
+    """False answers in git's protocol 0, as behind a proxy that drops the header Git-Protocol."""
     faults: Faults = field(default_factory=Faults)
     seen: list[Seen] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
@@ -253,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", "") if self.owner.speaks_v2 else "",
             "REMOTE_ADDR": "127.0.0.1",
         }
         head, _, answer = self.owner.backend(environment, body).stdout.partition(b"\r\n\r\n")

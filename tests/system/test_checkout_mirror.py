@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.fakes.git_server import BareRepository, GitServer
+from tests.fakes.git_server import BareRepository, GitServer, git
 from worker.checkout import CheckoutLimits, MirrorCheckout
 from worker.checkout.failures import fetch_failed
 from worker.checkout.process import Bounds, GitRunner
@@ -151,6 +151,23 @@ def test_a_server_without_tls_or_without_a_listener_is_told_apart(forge: Forge) 
         forge.snapshot(remote=replace(forge.remote, url=forge.remote.url.replace("http:", "https:")))
     with pytest.raises(Unreachable):
         forge.snapshot(remote=Remote("http://127.0.0.1:1/owner/name.git"))
+
+
+def test_a_server_of_protocol_0_that_gives_out_no_object_by_its_id_is_told_what_it_lacks(forge: Forge) -> None:
+    forge.server.speaks_v2 = False
+    with pytest.raises(WrongEndpoint, match=r"Git-Protocol.*uploadpack\.allowAnySHA1InWant"):
+        forge.snapshot()
+    git(forge.repository.path, "config", "uploadpack.allowAnySHA1InWant", "true")
+    assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_server_of_protocol_0_without_partial_fetches_serves_a_whole_one(forge: Forge) -> None:
+    forge.server.speaks_v2 = False
+    git(forge.repository.path, "config", "uploadpack.allowFilter", "false")
+    assert b"+y = 2" in forge.snapshot().diff
+    unknown = replace(forge.change, head="1" * 40)
+    with pytest.raises(Unreachable, match="does not show"):
+        forge.snapshot(unknown)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,11 @@ from worker.core.errors import (
 
 _Make = Callable[[str], ReviewError]
 
+
+class NotGivenOut(WrongEndpoint):
+    """The server names refs alone: what a partial mirror lacks, and a commit that no ref leads to, cannot be had."""
+
+
 # In order; the first that is found in git's errors (LC_ALL=C) decides. HTTP statuses are told by libcurl's
 # sentence, and 401 by git's attempt to ask for a user name.
 _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
@@ -32,7 +37,15 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "git needed more memory than it is allowed for what the server sent.",
     ),
     (
-        re.compile(r"not our ref|unadvertised object"),
+        # git does not even ask where a server of protocol 0 has announced none of its uploadpack.allow…SHA1InWant:
+        # https://git-scm.com/docs/protocol-capabilities#_allow_tip_sha1_in_want
+        re.compile(r"unadvertised object"),
+        NotGivenOut,
+        "The server gives out no object by its id: it answers in git's protocol 0. Let the header Git-Protocol reach it"
+        " through the proxy before it, for protocol 2, or set uploadpack.allowAnySHA1InWant=true there.",
+    ),
+    (
+        re.compile(r"not our ref"),
         NotFound,
         "The revision is not there any more, or the server does not give it out.",
     ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from urllib.parse import urlsplit
 
-from worker.checkout.failures import fetch_failed, last_words, tells_damage
+from worker.checkout.failures import NotGivenOut, fetch_failed, last_words, tells_damage
 from worker.checkout.folder import DamagedMirror, MirrorFolder
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, GitRunner, TimedOut
@@ -48,7 +48,7 @@ class Fetch:
         """Fetch one commit that no ref of ours led to. Forges give any commit they still have; not all do."""
         try:
             self.commits([commit], lock)
-        except NotFound:
+        except (NotFound, NotGivenOut):
             # Its absence is the answer; the caller looks for it.
             return
 
