@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from worker.core.diff.anchor import resolve
 from worker.core.finding import Anchor, Claim, Finding, Severity
@@ -15,6 +16,10 @@ from worker.core.suggestion import is_applicable
 
 _SAME_TITLE = 0.6
 """Share of common words from which two titles on the same lines say the same thing."""
+_COMPARED = 200
+"""With how many findings of its file each is compared, the latest. A change that talks the model into thousands would
+otherwise cost minutes, and so many are read by nobody one by one."""
+_WORD = re.compile(r"\w+")
 
 
 def compose(claims: Iterable[tuple[Chunk, Claim]]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
@@ -111,23 +116,34 @@ def locate(chunk: Chunk, claim: Claim) -> Finding:
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
     """Keep one of those that say the same about the same lines: the worst, else the first."""
-    by_path: dict[str, list[Finding]] = {}
+    by_path: dict[str, list[_Told]] = {}
     for finding in findings:
         kept = by_path.setdefault(finding.path, [])
-        for index, other in enumerate(kept):
-            if _says_the_same(finding, other):
-                if finding.severity.rank < other.severity.rank:
-                    kept[index] = finding
+        told = _Told(finding, frozenset(_WORD.findall(finding.title.lower())))
+        for index in range(max(0, len(kept) - _COMPARED), len(kept)):
+            if _says_the_same(told, kept[index]):
+                if finding.severity.rank < kept[index].finding.severity.rank:
+                    kept[index] = told
                 break
         else:
-            kept.append(finding)
-    return [finding for kept in by_path.values() for finding in kept]
+            kept.append(told)
+    return [told.finding for kept in by_path.values() for told in kept]
 
 
-def _says_the_same(one: Finding, other: Finding) -> bool:
-    if one.fingerprint == other.fingerprint and (one.anchor == other.anchor or None in (one.anchor, other.anchor)):
+@dataclass(frozen=True, slots=True)
+class _Told:
+    finding: Finding
+    words: frozenset[str]
+    """Of its title, in lower case."""
+
+
+def _says_the_same(one: _Told, other: _Told) -> bool:
+    ours, theirs = one.finding, other.finding
+    if ours.fingerprint == theirs.fingerprint and (
+        ours.anchor == theirs.anchor or None in (ours.anchor, theirs.anchor)
+    ):
         return True
-    return _overlap(one, other) and _alike(one.title, other.title) >= _SAME_TITLE
+    return _overlap(ours, theirs) and _alike(one.words, other.words) >= _SAME_TITLE
 
 
 def _overlap(one: Finding, other: Finding) -> bool:
@@ -140,10 +156,9 @@ def _overlap(one: Finding, other: Finding) -> bool:
     )
 
 
-def _alike(one: str, other: str) -> float:
+def _alike(ours: frozenset[str], theirs: frozenset[str]) -> float:
     """Share of common words, 0 to 1 (Jaccard)."""
-    ours, theirs = (set(re.findall(r"\w+", title.lower())) for title in (one, other))
-    return len(ours & theirs) / len(ours | theirs) if ours | theirs else 1.0
+    return len(ours & theirs) / len(ours | theirs) if ours or theirs else 1.0
 
 
 def _named(chunk: Chunk, name: str) -> ChunkFile | None:
