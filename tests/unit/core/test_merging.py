@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from worker.core.compose import merge, with_disclosed
-from worker.core.finding import Anchor, Finding, Severity, Side
+from worker.core.diff.model import Side
+from worker.core.finding import Anchor, Finding, Severity
 from worker.core.planning.secret_lines import SecretLine
 
 ONE = Finding(
@@ -87,7 +88,7 @@ def test_of_many_secrets_the_first_that_is_read_is_explained_and_each_says_what_
 
 
 def test_a_flood_of_findings_at_no_line_is_merged_in_seconds() -> None:
-    flood = [other(anchor=None, title=f"T{n} q{n * 7} z{n * 3}", fingerprint=f"{n}") for n in range(3000)]
+    flood = [replace(ONE, anchor=None, title=f"T{n} q{n} z{n}", fingerprint=f"{n}") for n in range(3000)]
     began_s = time.process_time()
     assert merge([*flood, *flood[-50:]]) == flood
     # Comparing each with all others took 55 s.
