@@ -20,7 +20,7 @@ from worker.bootstrap import Installation, Services
 from worker.cli.batch_file import refs_in
 from worker.cli.exits import Exit, complain
 from worker.cli.installed import installed
-from worker.cli.jobs import show_table
+from worker.cli.job_text import show_pause, show_table
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.cli.store import opened_jobs
@@ -28,8 +28,8 @@ from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.job import State
+from worker.core.job_json import job_json
 from worker.core.markdown import visible
-from worker.ingress.answers import job_json
 from worker.review.batch import (
     Chosen,
     Estimate,
@@ -189,8 +189,7 @@ def _queue(installation: Installation, chosen: Chosen) -> None:
     console = open_console()
     there = f", {stored[False]} were there already and wait again." if stored[False] else "."
     console.print(f"{stored[True]} queued{there}")
-    if paused:
-        console.print(Text(f"The fleet is paused: {visible(paused)}", style="yellow"))
+    show_pause(paused, console)
     console.print("Workers take them up when nothing more urgent waits: `kimi-review serve`, or the containers.")
     console.print("Next: `kimi-review batch status`.")
 
@@ -216,8 +215,7 @@ def _show_progress(found: Progress, paused: str, console: Console) -> None:
         return
     counts = " · ".join(f"{number} {state.value}" for state, number in found.counts.items() if number)
     console.print(Text(f"{found.ended} of {len(found.jobs)} reviews ended: {counts}", style="bold"))
-    if paused:
-        console.print(Text(f"The fleet is paused: {visible(paused)}", style="yellow"))
+    show_pause(paused, console)
     # What is done needs nobody; what waits in line has no story yet.
     telling = [job for job in found.jobs if job.state not in (State.DONE, State.QUEUED)]
     show_table(telling[:SHOWN_ROWS], console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from worker.cli.jobs import parse_change
+from worker.cli.change_names import parse_change
 from worker.core.change import ChangeRef
 from worker.core.errors import BadInput
 from worker.forges import FORGES

@@ -30,6 +30,7 @@ from worker.checkout.process import OLDEST_GIT, Bounds, GitRunner
 from worker.cli.exits import Exit, complain
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
+from worker.cli.store import redis_url_of
 from worker.clock import SystemClock
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
@@ -38,7 +39,6 @@ from worker.ports import Jobs
 from worker.providers.check import AccountNow, CheckRow, check_provider, failed
 from worker.providers.windows import Windows
 from worker.settings import Role, Settings, foreign_names
-from worker.storage import embedded
 from worker.storage.health import check_writes
 from worker.storage.throttle import RedisThrottle
 
@@ -96,10 +96,8 @@ async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
     async with AsyncExitStack() as held:
         services: Services | None = None
         try:
-            if settings.redis_dsn is not None:
-                url, where = settings.redis_dsn.get_secret_value(), "REDIS_URL"
-            else:
-                url, where = held.enter_context(embedded.start(settings.kimi_review_home)).url, "embedded"
+            url = held.enter_context(redis_url_of(settings))
+            where = "embedded" if settings.redis_dsn is None else "REDIS_URL"
             opened = await held.enter_async_context(Installation(settings, url).services())
             yield CheckRow("redis", True, f"{where}: {await check_writes(opened.redis)}")
             services = opened

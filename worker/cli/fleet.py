@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.jobs import asking
+from worker.cli.store import ask_jobs
 from worker.core.markdown import visible
 from worker.ports import Jobs
 from worker.settings import Settings
@@ -21,7 +21,7 @@ def pause(
         await store.pause(reason.strip())
         print(f"Paused: {visible(await store.paused())}. Jobs are stored and wait; `kimi-review resume` goes on.")
 
-    asking(ask)
+    ask_jobs(ask)
 
 
 def resume() -> None:
@@ -32,4 +32,4 @@ def resume() -> None:
         await store.resume()
         print(f"Goes on; it was paused: {visible(was)}." if was else "It was not paused.")
 
-    asking(ask)
+    ask_jobs(ask)

@@ -1,4 +1,4 @@
-"""The installation that a command works with: REDIS_URL, or the embedded Redis of KIMI_REVIEW_HOME."""
+"""The installation that a command works with."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from worker.bootstrap import Installation, with_model_chosen
+from worker.cli.store import redis_url_of
 from worker.clock import SystemClock
 from worker.settings import Settings
-from worker.storage import embedded
 
 
 @contextmanager
 def installed(settings: Settings) -> Iterator[Installation]:
-    """Limits and jobs are kept together with whoever else runs on the same home.
+    """Limits and jobs are kept together with whoever else runs on the same Redis.
 
-    Raises `ConfigurationError`, `Unreachable`, and as `choose_model` does where the model is `auto`.
+    Raises as `redis_url_of`, and as `choose_model` where the model is `auto`.
     """
     settings = asyncio.run(with_model_chosen(settings, clock=SystemClock()))
-    if settings.redis_dsn is not None:
-        yield Installation(settings, settings.redis_dsn.get_secret_value())
-        return
-    with embedded.start(settings.kimi_review_home) as redis:
-        yield Installation(settings, redis.url)
+    with redis_url_of(settings) as url:
+        yield Installation(settings, url)

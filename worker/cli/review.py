@@ -19,9 +19,9 @@ import typer
 from rich.console import Console
 
 from worker.bootstrap import Installation, Services, planning_for
+from worker.cli.change_names import parse_change
 from worker.cli.exits import Exit, complain, reader_may_leave
 from worker.cli.installed import installed
-from worker.cli.jobs import parse_change
 from worker.cli.report_text import open_console, show_plan, show_report
 from worker.cli.setting_up import set_up
 from worker.cli.sources import open_source

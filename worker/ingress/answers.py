@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.responses import JSONResponse
 
 from worker.core.delivery import Ignored
-from worker.core.job import Accepted, Decision, Job, State
+from worker.core.job import Accepted, State
 
 
 def refused(status: int, error: str, **headers: str) -> JSONResponse:
@@ -28,23 +26,3 @@ def accepted(outcome: Accepted | Ignored) -> JSONResponse:
     if not outcome.is_new:
         told["reason"] = _KNOWN.get(outcome.state, "this head has a job already")
     return JSONResponse(told, status_code=202)
-
-
-def job_json(job: Job, decisions: tuple[Decision, ...] = ()) -> dict[str, Any]:
-    """A job as the API shows it. Times are Unix seconds."""
-    return {
-        "job": job.id,
-        "forge": job.ref.forge,
-        "repository": job.ref.repository,
-        "number": job.ref.number,
-        "head": job.head,
-        "priority": job.priority.value,
-        "state": job.state.value,
-        "reason": job.reason,
-        "attempt": job.attempt,
-        "not_before": job.not_before,
-        "created_at": job.created_at,
-        "updated_at": job.updated_at,
-        "superseded_by": job.superseded_by,
-        "decisions": [{"at": one.at, "event": one.event, "detail": one.detail} for one in decisions],
-    }

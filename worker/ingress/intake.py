@@ -16,8 +16,9 @@ from worker.core.change import ChangeRef
 from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, NotSigned, Transient
 from worker.core.job import Accepted, Intent, Priority
+from worker.core.job_json import job_json
 from worker.ingress.access import is_bearer
-from worker.ingress.answers import accepted, job_json, refused
+from worker.ingress.answers import accepted, refused
 from worker.ingress.body import BodyReader, BodyRefused
 from worker.ingress.metrics import Counters
 from worker.ingress.site import Site
@@ -120,7 +121,7 @@ class Intake:
                 job = await self._site.jobs.get(name)
                 if job is None:
                     return refused(404, "There is no job of this id. It may have been dropped, or the id is cut off.")
-                return JSONResponse(job_json(job, tuple(await self._site.jobs.decisions(name))))
+                return JSONResponse(job_json(job, await self._site.jobs.decisions(name)))
         except STORE_AWAY:
             return refused(503, "The job store cannot be reached.", retry_after="5")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.jobs import FakeJobs
-from worker.cli.jobs import CURES
+from worker.cli.job_text import CURES
 from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, allows
 from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
