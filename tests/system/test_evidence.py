@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from worker.core.evidence.sites import PATTERN
 from worker.core.planning.plan import Chunk, ChunkFile
 from worker.ports import Match
 from worker.review.evidence import EvidenceSource
-from worker.review.outlines import outline_apart
 
 TOOL = '''"""Tools."""
 
@@ -89,7 +88,8 @@ def evidence(
             source = EvidenceSource(tree, snapshot, words)
             if spoil is not None:
                 spoil(source)
-            return await source.gather(Chunk("c", tuple(parts), 0, 0), budget_tokens=budget)
+            with closing(source):
+                return await source.gather(Chunk("c", tuple(parts), 0, 0), budget_tokens=budget)
 
     return asyncio.run(run())
 
@@ -211,10 +211,11 @@ def test_a_search_that_nobody_could_wait_for_is_not_begun_again_for_the_next_chu
             slow = _Slow(source)
             source.tree = slow  # type: ignore[assignment] # search and snapshot are never reached
             chunk = Chunk("c", (ChunkFile("F1", file, file.hunks),), 0, 0)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(2):
-                    await source.gather(chunk, budget_tokens=1_000)
-            return slow.searches, await source.gather(chunk, budget_tokens=1_000)
+            with closing(source):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(2):
+                        await source.gather(chunk, budget_tokens=1_000)
+                return slow.searches, await source.gather(chunk, budget_tokens=1_000)
 
     searches, text = asyncio.run(run())
     assert searches == 1
@@ -241,24 +242,3 @@ def test_what_cannot_be_read_leaves_the_rest_of_the_evidence(tmp_path: Path) -> 
     text = evidence(tmp_path / "r", {"app.py": APP.replace("return fifth", "return shout(fifth)")}, spoil=spoil)
     assert "def run(self, name)" in text
     assert "lib/tool.py" not in text
-
-
-def test_a_file_that_keeps_a_grammar_busy_is_read_by_its_shape_and_the_others_are_parsed() -> None:
-    hanging = b"fn before() {\n}\n" + b"\n".join([b'r#"' * 1_300] * 80)
-    started = time.monotonic()
-    found = outline_apart(
-        {"a.py": b"def a(\n    x,\n): pass\n", "hang.rs": hanging, "b.py": b"def b(\n    x,\n): pass\n"}, limit_s=1.0
-    )
-    assert time.monotonic() - started < 8
-    assert [item.name for item in found["hang.rs"].definitions] == ["before"]
-    for name in ("a", "b"):
-        assert [(item.name, item.signature_end) for item in found[f"{name}.py"].definitions] == [(name, 3)]
-
-
-def test_the_child_that_parses_has_none_of_our_environment(tmp_path: Path) -> None:
-    assert outline_apart({}) == {}
-    names = {f"f{number}.py": f"def f{number}(): pass\n".encode() for number in range(30)}
-    names["odd \udcff\n.py"] = b"def odd(): pass\n"
-    found = outline_apart(names)
-    assert list(found) == list(names)
-    assert [item.name for item in found["odd \udcff\n.py"].definitions] == ["odd"]

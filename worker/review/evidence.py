@@ -25,7 +25,7 @@ from worker.core.planning.plan import Chunk, ChunkFile
 from worker.core.planning.showing import shown
 from worker.core.planning.spending import Importance, importance
 from worker.ports import Tree
-from worker.review.outlines import outline_apart
+from worker.review.outlines import OutlineProcess
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class _Part:
 
 @dataclass(slots=True)
 class EvidenceSource:
-    """Evidence for the chunks of one job; what was read for one chunk is kept for the next.
+    """Evidence for the chunks of one job; what was read for one chunk is kept for the next, until `close`.
 
     `count` is the plan's token counter.
     """
@@ -77,6 +77,7 @@ class EvidenceSource:
     count: Callable[[str], int]
     _sites: Mapping[str, tuple[Site, ...]] | None = None
     _sources: dict[str, _Source | None] = field(default_factory=dict)
+    _outlines: OutlineProcess = field(default_factory=OutlineProcess)
     _indexing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -104,6 +105,10 @@ class EvidenceSource:
         except ReviewError as error:
             log.warning("evidence.incomplete", chunk=chunk.id, error=str(error))
         return await asyncio.to_thread(self._chosen, parts, excerpts, budget_tokens)
+
+    def close(self) -> None:
+        """End the process that reads files; without it their lines are read by their shapes alone."""
+        self._outlines.close()
 
     def _chosen(self, parts: Sequence[_Part], excerpts: Sequence[Excerpt], budget_tokens: int) -> Evidence:
         visible: dict[str, frozenset[int]] = {}
@@ -196,12 +201,12 @@ class EvidenceSource:
                     else:
                         texts[path] = data
             if texts:
-                self._sources.update(await asyncio.to_thread(_outlined, texts))
+                self._sources.update(await asyncio.to_thread(_outlined, texts, self._outlines))
             self._sources.update(dict.fromkeys(absent))
 
 
-def _outlined(texts: Mapping[str, bytes]) -> dict[str, _Source | None]:
-    outlines = outline_apart(texts)
+def _outlined(texts: Mapping[str, bytes], process: OutlineProcess) -> dict[str, _Source | None]:
+    outlines = process.outlines(texts)
     found: dict[str, _Source | None] = {}
     for path, data in texts.items():
         text = shown(data)

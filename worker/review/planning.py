@@ -49,6 +49,13 @@ class Planned:
     secrets: tuple[SecretLine, ...]
     prompt: Callable[[Chunk], Awaitable[Prompt]]
     """The request for a chunk, evidence included; made late, since only what is in flight is held as text."""
+    evidence: EvidenceSource | None = None
+    """What `prompt` reads from."""
+
+    def close(self) -> None:
+        """Called when no more requests are made: a process that reads sources ends then, and no later than this."""
+        if self.evidence is not None:
+            self.evidence.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Planning:
             return await asyncio.to_thread(render, plan, shown, words=self.words, cache_key=key)
 
         at_most = with_evidence_reserved(plan, self.evidence_ratio) if evidence is not None else plan
-        return Planned(plan, at_most, secrets, prompt)
+        return Planned(plan, at_most, secrets, prompt, evidence)
 
     def _plan(
         self, subject: Subject, snapshot: Snapshot, files: Sequence[FileDiff], scope: Scope
