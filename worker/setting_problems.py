@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ _WELL_KNOWN = frozenset(
     }
 )
 _MIN_SECRET = 16
+_WILD = frozenset("*?[")
 _WEB_PAGES = frozenset({"platform.moonshot.ai", "platform.moonshot.cn", "platform.kimi.ai", "kimi.com", "moonshot.ai"})
 
 
@@ -195,6 +197,12 @@ def _github_problems(settings: Settings, role: Role, rejected: frozenset[str]) -
     key = settings.github_app_private_key
     if key is not None and "-----BEGIN" not in key.get_secret_value():
         yield "GITHUB_APP_PRIVATE_KEY: is no PEM text. Write all of it, or its path as GITHUB_APP_PRIVATE_KEY_FILE."
+    if not all(map(_fits_some_repository, settings.github_repositories)):
+        # Every delivery would be ignored, and the program would look well.
+        yield (
+            "GITHUB_REPOSITORIES: holds what fits no repository's name, an address or a name without its owner."
+            " Write acme/shop or acme/*, comma separated."
+        )
     if role in ("serve", "worker", "upkeep") and not settings.has_github and not has_app:
         yield "GITHUB_TOKEN: is not set, so no forge can be reached. Write one, or GITHUB_APP_ID and its private key."
     if role in ("serve", "api") and settings.github_webhook_secret is None:
@@ -202,3 +210,11 @@ def _github_problems(settings: Settings, role: Role, rejected: frozenset[str]) -
             "GITHUB_WEBHOOK_SECRET: is not set, so no delivery could be trusted. Make one with: openssl rand -hex 32;"
             " write it here and into the webhook's form at GitHub."
         )
+
+
+def _fits_some_repository(glob: str) -> bool:
+    if re.search(r"[:\s]", glob):
+        return False
+    owner, slash, name = glob.partition("/")
+    is_name = bool(owner and slash and name) and "/" not in name and not name.endswith(".git")
+    return is_name or bool(_WILD.intersection(glob))

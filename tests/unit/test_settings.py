@@ -290,6 +290,30 @@ def test_an_app_needs_id_and_key_and_no_token() -> None:
     assert read.github_app_private_key.get_secret_value().count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    "globs",
+    [
+        "https://github.com/acme/shop",
+        "https://github.com/acme/*",
+        "github.com/acme/shop",
+        "acme",
+        "acme/",
+        "acme/shop.git",
+        "acme/shop other/one",
+    ],
+)
+def test_a_pattern_that_fits_no_repository_is_told_before_it_makes_silence(globs: str) -> None:
+    assert problems(GITHUB_REPOSITORIES=f"acme/good,{globs}") == [
+        "GITHUB_REPOSITORIES: holds what fits no repository's name, an address or a name without its owner."
+        " Write acme/shop or acme/*, comma separated."
+    ]
+
+
+@pytest.mark.parametrize("globs", ["*", "*/*", "acme/*", "acme*", "acme/shop", "acme/[a-m]*,Other.Org/one_two.js"])
+def test_a_pattern_that_may_fit_is_taken(globs: str) -> None:
+    assert settings(GITHUB_REPOSITORIES=globs).github_repositories == tuple(globs.split(","))
+
+
 def test_the_password_is_put_into_the_redis_url() -> None:
     read = settings(REDIS_URL="redis://redis:6379/0", REDIS_PASSWORD="p@ss/word")
     assert read.redis_dsn is not None
