@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.git_server import BareRepository, git
+from worker.bootstrap import Installation
 from worker.core.change import ChangeRef
-from worker.core.job import Intent
+from worker.core.errors import RateLimited
+from worker.core.job import Claim, Intent, State
 from worker.providers.tokens import o200k_counter
 from worker.settings import Role, load
 from worker.storage.connection import connect
@@ -177,12 +181,56 @@ def test_why_finds_a_change_by_any_of_its_names(shell: Shell, job: str, name: st
     assert done.stdout.startswith("queued")
     assert job in done.stdout
     assert "job.queued" in done.stdout
+    assert "No worker is running: start" in done.stdout
 
 
 def test_why_takes_a_job_and_answers_in_json(shell: Shell, job: str) -> None:
     (value,) = json.loads(shell("why", job, "--json").stdout)
     assert (value["job"], value["repository"], value["number"], value["head"]) == (job, "acme/api", 7, HEAD)
     assert value["decisions"]
+
+
+def test_why_says_until_when_a_job_waits_who_works_and_what_follows_a_failure(shell: Shell, redis_url: str) -> None:
+    async def left_in(state: State, number: int, *, wait_s: float = 0.0) -> str:
+        client = connect(redis_url)
+        try:
+            jobs = RedisJobs(client)
+            assert await jobs.leads("a worker that lives", for_s=60)
+            job = (await jobs.accept(Intent(ChangeRef("github", "acme/told", number), HEAD))).job
+            claim = await jobs.claim(job, worker="w", states=(State.QUEUED,))
+            assert isinstance(claim, Claim)
+            await jobs.release(claim, state, reason="GitHub answers 502.", wait_s=wait_s)
+            return job
+        finally:
+            await client.aclose()
+
+    waiting, failed = asyncio.run(left_in(State.QUEUED, 1, wait_s=3600)), asyncio.run(left_in(State.FAILED, 2))
+    told = shell("why", waiting, REDIS_URL=redis_url).stdout
+    assert told.startswith("queued: GitHub answers 502.")
+    [at] = re.findall(r"goes on at (.+) UTC", told)
+    assert 3500 < (datetime.fromisoformat(f"{at}+00:00") - datetime.now(UTC)).total_seconds() < 3700
+    assert "In all 1 waiting, 0 being worked on." in told
+    assert "No worker is running" not in told
+    assert f"kimi-review dead retry {failed}" in shell("why", failed, REDIS_URL=redis_url).stdout
+
+
+def test_why_says_that_a_running_review_waits_for_its_provider(shell: Shell, redis_url: str) -> None:
+    url, key = "http://127.0.0.1:9/v1", "sk-0123456789abcdef"
+
+    async def running() -> str:
+        provider = {"API_OPENAI_FORCE_BASE_URL": url, "API_OPEN_AI_API_KEY": key}
+        settings = load(provider, role=Role.QUERY, dotenv=None)
+        async with Installation(settings, redis_url).services() as services:
+            await services.throttle.refused(RateLimited("too fast", retry_after_s=45))
+            job = (await services.jobs.accept(Intent(REF, HEAD))).job
+            assert isinstance(await services.jobs.claim(job, worker="w", states=(State.QUEUED,)), Claim)
+            return job
+
+    job = asyncio.run(running())
+    told = shell("why", job, REDIS_URL=redis_url, API_OPENAI_FORCE_BASE_URL=url, API_OPEN_AI_API_KEY=key).stdout
+    assert told.startswith("running")
+    assert "The provider asked for a pause: requests go on at " in told
+    assert "No worker is running" in told, "whoever has it has not been seen for seconds"
 
 
 def test_why_tells_the_reason_for_which_a_delivery_became_no_job(shell: Shell, redis: EmbeddedRedis) -> None:

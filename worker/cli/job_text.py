@@ -24,7 +24,8 @@ CURES = {
 """What follows from each reason for which a delivery becomes no job."""
 NEXT_STEPS = (
     "Recent Deliveries in the webhook's form on the forge: was it sent, and what was answered?",
-    "The log of `api` for delivery.refused (a wrong secret) and delivery.ignored (an event that asks for nothing).",
+    "The log of `api` for delivery.refused (a wrong secret), delivery.not_stored (Redis took nothing) and"
+    " delivery.ignored (an event that asks for nothing).",
     "`kimi-review check` for settings and tokens.",
 )
 """Where to look for a change that nobody here has heard of."""
@@ -38,11 +39,14 @@ def show_job(job: Job, decisions: Sequence[Decision], console: Console) -> None:
     head = visible(job.head[:12]) or "a head not asked for yet"
     console.print(Text.assemble((job.state.value, _style(job.state)), because))
     console.print(Text(f"  {visible(str(job.ref))} at {head} · job {job.id} · attempt {job.attempt}", style="cyan"))
-    if job.state is State.DEFERRED and job.not_before:
+    # Both by the clock of Redis, whatever ours says.
+    if job.state in (State.QUEUED, State.REVIEWED, State.DEFERRED) and job.not_before > job.updated_at:
         console.print(f"  goes on at {_time(job.not_before)} UTC")
     for one in decisions:
         detail = f"  {visible(one.detail)}" if one.detail else ""
         console.print(Text.assemble((f"  {_time(one.at)}  ", "dim"), visible(one.event), (detail, "dim")))
+    if job.state is State.FAILED:
+        console.print(f"Next: remove the cause, then `kimi-review dead retry {job.id}`.", soft_wrap=True)
 
 
 def show_ignored(ref: ChangeRef, ignored: Sequence[Decision], console: Console) -> None:

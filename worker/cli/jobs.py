@@ -23,6 +23,7 @@ from worker.cli.job_text import (
 )
 from worker.cli.report_text import open_console
 from worker.cli.store import ask_jobs, ask_redis
+from worker.cli.waits import show_absence, show_waits
 from worker.core.change import ChangeRef
 from worker.core.errors import BadInput, NotFound
 from worker.core.job import Job, State
@@ -69,6 +70,7 @@ def why(
             show_unheard_of(ref, settings.github_repositories, console)
         for job, decisions in logs:
             show_job(job, decisions, console)
+        await show_waits(found, jobs, settings, console)
         show_pause(await jobs.paused(), console)
 
     ask_jobs(ask)
@@ -83,7 +85,7 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
 
-    async def ask(store: Jobs, _: Settings) -> None:
+    async def ask(store: Jobs, settings: Settings) -> None:
         found = await store.list(states=tuple(state or ()), limit=limit)
         if as_json:
             print(json.dumps([job_json(job) for job in found], indent=2))
@@ -91,6 +93,7 @@ def jobs(
         console = open_console()
         counts = await store.counts()
         show_table(found, console)
+        await show_absence(found, settings, console)
         show_pause(await store.paused(), console)
         show_left(await store.left(), console)
         standing = " · ".join(f"{counts[name]} {name.value}" for name in State if counts.get(name))

@@ -22,6 +22,12 @@ async def check_writes(client: redis.asyncio.Redis) -> str:
     return "takes writes"
 
 
+async def is_kept_up(client: redis.asyncio.Redis) -> bool:
+    """Whether any worker or `upkeep` is alive: one of them leads, and its place is free seconds after its end."""
+    with answering():
+        return bool(await client.exists(f"{PREFIX}:leader"))
+
+
 def try_writes(client: redis.Redis) -> None:
     """The same without an event loop. Raises what the client raises."""
     client.set(KEY, "1", ex=LIFE_S)
