@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import warnings
 
 import structlog
@@ -12,13 +11,10 @@ from celery.platforms import SecurityWarning
 from worker import logs, settings
 from worker.bootstrap import Installation, with_model_chosen
 from worker.clock import SystemClock
-from worker.core.errors import ConfigurationError, ReviewError
+from worker.core.errors import ConfigurationError
+from worker.exits import told_clearly
 from worker.lifecycle import attach
 from worker.process import WorkerProcess
-
-CONFIGURATION_EXIT = 78
-"""EX_CONFIG of sysexits.h."""
-PROVIDER_EXIT = 4
 
 log = structlog.get_logger()
 
@@ -32,18 +28,8 @@ def _install() -> Installation:
     return Installation(chosen, chosen.redis_dsn.get_secret_value())
 
 
-def _ended(problems: list[str], code: int) -> SystemExit:
-    for problem in problems:
-        print(f"kimi-review: {problem}", file=sys.stderr)
-    return SystemExit(code)
-
-
-try:
+with told_clearly():
     _installation = _install()
-except ConfigurationError as error:
-    raise _ended(error.problems, CONFIGURATION_EXIT) from None
-except ReviewError as error:
-    raise _ended([str(error)], PROVIDER_EXIT) from None
 
 # Celery warns of root since a message may hold a pickle that executes; ours hold ids as JSON, and no other is read.
 warnings.filterwarnings("ignore", category=SecurityWarning)

@@ -59,3 +59,27 @@ def test_eight_mistakes_in_the_dotenv_are_told_at_once_by_name_with_the_right_na
     assert any("Did you mean GITHUB_WEBHOOK_SECRET?" in line for line in told)
     assert "planted-value" not in done.stderr + done.stdout
     assert "7777" not in done.stderr + done.stdout
+
+
+def test_a_worker_that_celery_itself_starts_ends_in_the_same_words(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(COMMAND.with_name("celery")), "-A", "worker.main", "worker"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)} | COMPLETE | {"LLM_RPM": "planted-value"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
+        ["kimi-review", "LLM_RPM"],
+        ["kimi-review", "REDIS_URL"],
+    ]
+
+
+def test_a_service_that_finds_no_git_does_not_start(tmp_path: Path) -> None:
+    done = serve(tmp_path, PATH=str(tmp_path))
+    assert done.returncode == 78
+    [line] = done.stderr.splitlines()
+    assert line.startswith("kimi-review: PATH: leads to no git")

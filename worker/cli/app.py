@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from worker import __version__
-from worker.cli.exits import reader_may_leave, told_clearly, write_any_character
+from worker.cli.output import reader_may_leave, write_any_character
+from worker.exits import told_clearly
 
 COMMANDS = {
     # A list of commands cuts longer lines.

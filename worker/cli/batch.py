@@ -18,7 +18,6 @@ from rich.text import Text
 
 from worker.bootstrap import Installation, Services
 from worker.cli.batch_file import refs_in
-from worker.cli.exits import Exit, complain
 from worker.cli.installed import installed
 from worker.cli.job_text import show_pause, show_table
 from worker.cli.report_text import open_console
@@ -30,6 +29,7 @@ from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.job import State
 from worker.core.job_json import job_json
 from worker.core.markdown import visible
+from worker.exits import Exit, complain
 from worker.review.batch import (
     Chosen,
     Estimate,

@@ -27,7 +27,6 @@ from worker.bootstrap import (
     with_model_chosen,
 )
 from worker.checkout.process import OLDEST_GIT, Bounds, GitRunner
-from worker.cli.exits import Exit, complain
 from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.cli.store import redis_url_of
@@ -35,6 +34,7 @@ from worker.clock import SystemClock
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
+from worker.exits import Exit, complain
 from worker.ports import Jobs
 from worker.providers.check import AccountNow, CheckRow, check_provider, failed
 from worker.providers.windows import Windows

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from worker.bootstrap import Installation, Services, planning_for
 from worker.cli.change_names import parse_change
-from worker.cli.exits import Exit, complain, reader_may_leave
 from worker.cli.installed import installed
+from worker.cli.output import reader_may_leave
 from worker.cli.report_text import open_console, show_plan, show_report
 from worker.cli.setting_up import set_up
 from worker.cli.sources import open_source
@@ -38,6 +38,7 @@ from worker.core.report import Report, masked
 from worker.core.report_html import report_html
 from worker.core.report_json import report_json
 from worker.core.report_sarif import report_sarif
+from worker.exits import Exit, complain
 from worker.ports import Flow
 from worker.process import WorkerProcess
 from worker.providers import catalogue

@@ -1,11 +1,11 @@
-"""What a command's end means to the shell."""
+"""What the program's end means to the shell."""
 
 from __future__ import annotations
 
 import pytest
 
-from worker.cli.exits import Exit, told_clearly
 from worker.core.errors import BadInput, ConfigurationError, NotFound
+from worker.exits import Exit, told_clearly
 
 
 @pytest.mark.parametrize(
