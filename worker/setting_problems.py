@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -70,6 +71,9 @@ def problems_of(settings: Settings, role: Role, rejected: frozenset[str]) -> Ite
     yield from _github_problems(settings, role, rejected)
     if role in ("api", "worker", "upkeep") and settings.redis_url is None:
         yield "REDIS_URL: is not set. Write redis://HOST:6379/0, or start everything on one machine with `serve`."
+    if role in ("serve", "worker") and shutil.which("git") is None:
+        # Else each review of each change would fail by it, and say so on the change.
+        yield "PATH: leads to no git, and without it no change can be read. Install git 2.38 or newer."
 
 
 def _url_problems(settings: Settings, rejected: frozenset[str]) -> Iterator[str]:
