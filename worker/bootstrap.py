@@ -23,7 +23,7 @@ from worker.core.delivery import Delivery, Ignored, allows
 from worker.core.delivery import Policy as DeliveryPolicy
 from worker.core.errors import ConfigurationError
 from worker.core.exchange import STANDIN_MODEL, Kind, Prompt
-from worker.core.job import Accepted, Claim, Intent, Job
+from worker.core.job import Accepted, Intent, Job
 from worker.core.limits import HardStops, Limits, account_of
 from worker.core.masking import mask
 from worker.core.model_info import EXACT_FACTOR, ModelInfo, WindowNote, budget_for
@@ -44,6 +44,7 @@ from worker.review.accept import accept, accept_delivery
 from worker.review.conduct import Conductor
 from worker.review.conduct import Policy as ReviewPolicy
 from worker.review.examine import Examiner
+from worker.review.lease import Lease
 from worker.review.planning import Planning
 from worker.review.prompts import words
 from worker.review.publish import Publishing, post_note, publish_job
@@ -77,9 +78,9 @@ class Services:
     forges: Mapping[str, Forge]
     reconciler: Reconciler
 
-    async def review(self, claim: Claim) -> None:
+    async def review(self, lease: Lease) -> None:
         """Review a claimed job and store its report."""
-        name = claim.job.ref.forge
+        name = lease.job.ref.forge
         conductor = Conductor(
             jobs=self.jobs,
             wake=self.wake,
@@ -89,12 +90,12 @@ class Services:
             freshness=self._publishing(name).freshness(self.forge(name)),
             policy=self.installation.review_policy,
         )
-        await conductor.conduct(claim)
+        await conductor.conduct(lease)
 
-    async def publish(self, claim: Claim) -> None:
+    async def publish(self, lease: Lease) -> None:
         """Post the stored report of a claimed job."""
-        name = claim.job.ref.forge
-        await publish_job(claim, forge=self.forge(name), publishing=self._publishing(name))
+        name = lease.job.ref.forge
+        await publish_job(lease, forge=self.forge(name), publishing=self._publishing(name))
 
     async def tell(self, job: Job) -> None:
         """Say on the change why it got no review."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +40,10 @@ class Flow:
     job: str = ""
 
 
+def unchecked() -> None:
+    """The last check of a request that nobody can lose the right to send."""
+
+
 class Model(Protocol):
     """One model behind its throttle, retries and deadlines."""
 
@@ -51,10 +55,11 @@ class Model(Protocol):
     def is_standin(self) -> bool:
         """True when what answers is the demo's stand-in and no model."""
 
-    async def complete(self, prompt: Prompt, *, flow: Flow) -> Answer:
+    async def complete(self, prompt: Prompt, *, flow: Flow, last_check: Callable[[], None] = unchecked) -> Answer:
         """Answer `prompt`, retrying what is transient.
 
-        Raises `Transient` once retries are spent, `NotNow`, `Refused`, `RequestTooLong`,
+        `last_check` is called right before each request leaves, after every wait; what it raises ends the call and
+        nothing is sent. Raises `Transient` once retries are spent, `NotNow`, `Refused`, `RequestTooLong`,
         `AnswerCutOff`, `ContentFiltered`.
         """
 

@@ -16,10 +16,11 @@ import structlog
 
 from worker import __version__
 from worker.core.errors import ReviewError
-from worker.core.job import Claim, Job, Stage, State
+from worker.core.job import Job, Stage, State
 from worker.memory import watch
 from worker.ports import Clock, Jobs, Wake
 from worker.review.holding import Holder
+from worker.review.lease import Lease
 from worker.review.upkeep import Upkeep
 
 log = structlog.get_logger()
@@ -48,10 +49,10 @@ class Services(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    async def review(self, claim: Claim) -> None:
+    async def review(self, lease: Lease) -> None:
         """Review a claimed job and store its report."""
 
-    async def publish(self, claim: Claim) -> None:
+    async def publish(self, lease: Lease) -> None:
         """Post the stored report of a claimed job."""
 
     async def tell(self, job: Job) -> None:

@@ -18,6 +18,7 @@ from tests.fakes.model import FakeModel
 from worker.core.errors import (
     AnswerCutOff,
     ContentFiltered,
+    LeaseLost,
     NotAuthorised,
     Overloaded,
     RateLimited,
@@ -163,6 +164,15 @@ def test_a_failure_is_raised_as_what_it_is(bench: Bench, error: type[ReviewError
     with pytest.raises(ReviewError) as caught:
         asyncio.run(bench.model.complete(PROMPT, flow=FLOW))
     assert type(caught.value) is error
+
+
+def test_what_the_last_check_forbids_is_not_sent(bench: Bench) -> None:
+    def gone() -> None:
+        raise LeaseLost("another worker has the job")
+
+    with pytest.raises(LeaseLost):
+        asyncio.run(bench.model.complete(PROMPT, flow=FLOW, last_check=gone))
+    assert bench.asked() == 0
 
 
 def test_what_arrived_of_a_cut_answer_is_handed_over(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from worker.core.errors import RequestTooLong, ReviewError
 from worker.core.exchange import Answer, Prompt
 from worker.core.report import Usage
-from worker.ports import Flow
+from worker.ports import Flow, unchecked
 from worker.standin.brain import answer as standin_answer
 
 Brain = Callable[[Prompt], str]
@@ -44,12 +44,13 @@ class FakeModel:
         """What the next calls raise or answer, one each."""
         self._script.extend(outcomes)
 
-    async def complete(self, prompt: Prompt, *, flow: Flow) -> Answer:
+    async def complete(self, prompt: Prompt, *, flow: Flow, last_check: Callable[[], None] = unchecked) -> Answer:
         needed = prompt.input_tokens + prompt.max_output_tokens
         if needed > self._window_tokens:
             raise RequestTooLong(
                 f"{self.name}: {needed} tokens", limit_tokens=self._window_tokens, requested_tokens=needed
             )
+        last_check()
         self.asked.append((prompt, flow))
         outcome = self._script.popleft() if self._script else self._brain(prompt)
         if isinstance(outcome, ReviewError):

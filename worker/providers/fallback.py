@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +13,7 @@ import structlog
 from worker.core.errors import (
     BudgetReached,
     ClientNotAllowed,
+    LeaseLost,
     NoBalance,
     NotAuthorised,
     NotNow,
@@ -22,7 +24,7 @@ from worker.core.errors import (
     WrongEndpoint,
 )
 from worker.core.exchange import Answer, Prompt
-from worker.ports import Clock, Flow, Model
+from worker.ports import Clock, Flow, Model, unchecked
 
 log = structlog.get_logger(__name__)
 
@@ -117,15 +119,16 @@ class FallbackModel:
     def is_standin(self) -> bool:
         return self._primary.is_standin or self._second.is_standin
 
-    async def complete(self, prompt: Prompt, *, flow: Flow) -> Answer:
+    async def complete(self, prompt: Prompt, *, flow: Flow, last_check: Callable[[], None] = unchecked) -> Answer:
         """As `Model.complete`; when both fail, the second's error is raised from the first's.
 
         Of two that ask for hours the one that ends sooner decides when the job comes back.
         """
         if not self._breaker.admits(self._clock.monotonic()):
-            return await self._ask_second(prompt, flow, why=f"{self._primary.name} is left alone for now")
+            why = f"{self._primary.name} is left alone for now"
+            return await self._ask_second(prompt, flow, last_check, why=why)
         try:
-            answer = await self._primary.complete(prompt, flow=flow)
+            answer = await self._primary.complete(prompt, flow=flow, last_check=last_check)
         except TAKES_OVER as error:
             wait_s = self._breaker.failed(self._clock.monotonic(), at_least_s=self._closed_for_s(error))
             log.warning(
@@ -136,8 +139,9 @@ class FallbackModel:
                 error_type=type(error).__name__,
                 error=str(error),
             )
+            why = f"{self._primary.name} failed: {type(error).__name__}"
             try:
-                return await self._ask_second(prompt, flow, why=f"{self._primary.name} failed: {type(error).__name__}")
+                return await self._ask_second(prompt, flow, last_check, why=why)
             except ReviewError as second_error:
                 raise sooner(error, second_error) from error
         except BaseException:
@@ -148,8 +152,8 @@ class FallbackModel:
             log.info("model.primary_came_back", model=self._primary.name)
         return answer
 
-    async def _ask_second(self, prompt: Prompt, flow: Flow, *, why: str) -> Answer:
-        answer = await self._second.complete(prompt, flow=flow)
+    async def _ask_second(self, prompt: Prompt, flow: Flow, last_check: Callable[[], None], *, why: str) -> Answer:
+        answer = await self._second.complete(prompt, flow=flow, last_check=last_check)
         return replace(answer, notes=(*answer.notes, f"answered by the second provider ({why})"))
 
     def _closed_for_s(self, error: ReviewError) -> float:
@@ -160,7 +164,7 @@ class FallbackModel:
 
 def sooner(first: ReviewError, second: ReviewError) -> ReviewError:
     """Of two failures, the one after which the job should be tried again the earliest."""
-    if isinstance(second, BudgetReached):
+    if isinstance(second, BudgetReached | LeaseLost):
         return second
     for error in (second, first):
         if isinstance(error, Transient):

@@ -42,7 +42,7 @@ from worker.core.model_info import LEAST_INPUT_TOKENS, ModelInfo, narrowed
 from worker.core.report import Usage
 from worker.core.retry import GiveUp, Retry
 from worker.core.retry import decide as by_error_class
-from worker.ports import Clock, Cost, Flow, Throttle
+from worker.ports import Clock, Cost, Flow, Throttle, unchecked
 from worker.providers.account import models_offered, next_reset, open_client, read_bounded
 from worker.providers.endpoint import Endpoint
 from worker.providers.http import PASSES, classify, classify_complaint, complaint_in, not_reached, safe_words
@@ -197,7 +197,7 @@ class RemoteModel(ABC):
         """Under which name the refusal of `parameter` is remembered."""
         return parameter
 
-    async def complete(self, prompt: Prompt, *, flow: Flow) -> Answer:
+    async def complete(self, prompt: Prompt, *, flow: Flow, last_check: Callable[[], None] = unchecked) -> Answer:
         """See `worker.ports.Model`. Waits between attempts hold no slot of the account."""
         self._check_fit(prompt)
         attempt, first_failure_at = 1, 0.0
@@ -205,7 +205,7 @@ class RemoteModel(ABC):
         while True:
             body = self.body(prompt)
             try:
-                outcome = await self._attempt(prompt, body, flow)
+                outcome = await self._attempt(prompt, body, flow, last_check)
                 spent += outcome.usage
                 return self._answer(outcome, spent)
             except ParameterRefused as error:
@@ -298,10 +298,12 @@ class RemoteModel(ABC):
             return ""
         return f". On offer for this key: {safe_words(', '.join(sorted(models)[:20]))}" if models else ""
 
-    async def _attempt(self, prompt: Prompt, body: Body, flow: Flow) -> _Outcome:
+    async def _attempt(self, prompt: Prompt, body: Body, flow: Flow, last_check: Callable[[], None]) -> _Outcome:
         """One admitted request. Raises what kept it from being answered."""
         refusal: RateLimited | Overloaded | QuotaUsedUp | NoBalance | None = None
         async with self._throttle.admit(self._cost(prompt), flow=flow) as slot:
+            # Waits for nothing, so that the request still leaves in the moment it was admitted in.
+            last_check()
             started_s = self._clock.monotonic()
             try:
                 reply, broke_off = await self._exchange(body)

@@ -176,7 +176,7 @@ class _Run:
         if walk.given_up or self.analysis.is_out_of_budget:
             self.analysis.failed(chunk, walk.given_up or BUDGET)
             return ()
-        await self.asking.check_current()
+        await self.asking.permit.check()
         try:
             await self.ask(chunk, name, walk)
         except (AnswerCutOff, RequestTooLong, ContentFiltered) as error:
@@ -211,7 +211,7 @@ class _Run:
         try:
             prompt = await self.workshop.render(chunk)
             await walk.turn()
-            answer = await self.asking.model.complete(prompt, flow=self.asking.flow)
+            answer = await self.asking.complete(prompt)
             await self.workshop.learn(prompt, answer)
             return answer
         except AnswerCutOff as error:
@@ -221,7 +221,7 @@ class _Run:
                 raise
             log.info("chunk.cap_raised", chunk=chunk.id, max_output_tokens=roomier.max_output_tokens)
         try:
-            return await self.asking.model.complete(await self.workshop.render(roomier), flow=self.asking.flow)
+            return await self.asking.complete(await self.workshop.render(roomier))
         except AnswerCutOff as error:
             self.analysis.pay(error.usage)
             raise

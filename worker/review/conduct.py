@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from worker.core.job import Claim, Job, State
 from worker.core.report import Report
 from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
 from worker.review.examine import Examiner
-from worker.review.freshness import Freshness, check_current, reason_unpostable
+from worker.review.freshness import Freshness, reason_unpostable
+from worker.review.lease import Lease
 from worker.review.planning import Subject
 from worker.review.records import REPORT, UNIT, SavedAnswer, dump_report
 
@@ -46,13 +46,13 @@ class Conductor:
     freshness: Freshness
     policy: Policy
 
-    async def conduct(self, claim: Claim) -> None:
+    async def conduct(self, lease: Lease) -> None:
         """Review the change and store the report; publishing is another task's work.
 
         Raises what the caller (`holding`) turns into what follows: `Superseded`, `Transient`,
         `NotNow`, `Refused`, `LeaseLost`.
         """
-        job = claim.job
+        claim, job = lease.claim, lease.job
         change = await self._current(claim)
         reason = reason_to_skip(change, self.policy)
         if not reason and not job.is_forced and await self._has_review(change):
@@ -63,7 +63,7 @@ class Conductor:
             log.info("review.skipped", reason=reason)
             return
         await self.jobs.decided(job.id, "review.started", f"attempt {job.attempt}, head {change.head[:12]}")
-        report = await self._examine(claim, change)
+        report = await self._examine(lease, change)
         await self.jobs.save(claim, REPORT, dump_report(report))
         log.info(
             "review.finished",
@@ -97,8 +97,8 @@ class Conductor:
         await self.jobs.note_head(claim, change.head)
         return change
 
-    async def _examine(self, claim: Claim, change: Change) -> Report:
-        job = claim.job
+    async def _examine(self, lease: Lease, change: Change) -> Report:
+        claim, job = lease.claim, lease.job
         saved = {**await self._inherited(job), **await self.jobs.load(job.id)}
 
         async def save(name: str, value: bytes) -> None:
@@ -120,7 +120,7 @@ class Conductor:
                 tree=tree,
                 saved=saved,
                 save=save,
-                check_current=functools.partial(check_current, claim, self.jobs),
+                permit=lease,
                 names_failures=is_last,
             )
 

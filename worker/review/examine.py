@@ -28,6 +28,7 @@ from worker.ports import Model, Tree
 from worker.review.analyse import Analysis, Workshop, analyse
 from worker.review.asking import Asking
 from worker.review.describe import Described, describe
+from worker.review.lease import Permit
 from worker.review.planning import Planned, Planning, Subject
 from worker.review.records import PLANNED, dump_budget, load_budget
 from worker.review.verify import Verified, verify
@@ -38,7 +39,6 @@ VERDICT_CAP_TOKENS = 16_384
 """Room for a dozen verdicts and the reasoning behind them."""
 
 Save = Callable[[str, bytes], Awaitable[None]]
-Check = Callable[[], Awaitable[None]]
 
 
 class Lessons(Protocol):
@@ -73,7 +73,7 @@ class Examiner:
         tree: Tree | None,
         saved: Mapping[str, bytes],
         save: Save,
-        check_current: Check,
+        permit: Permit,
         names_failures: bool,
     ) -> Report:
         """Review `snapshot`. `saved` holds what an earlier attempt bought; `save` stores what this one buys.
@@ -81,7 +81,7 @@ class Examiner:
         With `names_failures` a chunk that the model would not answer is named in the ledger; else it raises
         what made it fail, so that the caller may come back. Nothing answered at all always raises, except where
         the model did answer, and said nothing: each further try would be paid, and say as much. Raises
-        `BadInput`, `NotNow`, `Refused`, `Transient`, and whatever `check_current` raises.
+        `BadInput`, `NotNow`, `Refused`, `Transient`, and whatever `permit` raises.
         """
         planning = await self._planning(saved, save)
         planned = await planning.plan(subject, snapshot, tree=tree)
@@ -92,7 +92,7 @@ class Examiner:
             changed_lines=plan.ledger.changed_lines,
             planned_lines=plan.ledger.reviewed_lines,
         )
-        asking = Asking(self.model, subject.flow, saved, save, check_current)
+        asking = Asking(self.model, subject.flow, saved, save, permit)
         analysis = await analyse(
             by_importance(plan.chunks),
             workshop=self._workshop(planned, planning),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.core.change import Change
-from worker.core.errors import LeaseLost, Superseded, Unreachable
-from worker.core.job import Claim, Intent, Job
+from worker.core.errors import Superseded, Unreachable
+from worker.core.job import Intent, Job
 from worker.ports import Clock, Forge, Jobs
 
 HEAD_LAG_S = 2.0
@@ -54,16 +54,6 @@ class Freshness:
     async def _came_before(self, job: Job, head: str) -> bool:
         jobs = await self.jobs.find(job.ref)
         return any(other.head == head and other.generation < job.generation for other in jobs)
-
-
-async def check_current(claim: Claim, jobs: Jobs) -> None:
-    """Raise `Superseded` or `LeaseLost` unless the claim still stands and no newer head was accepted."""
-    if await jobs.is_current(claim):
-        return
-    job = await jobs.get(claim.job.id)
-    if job is not None and job.superseded_by:
-        raise Superseded(f"{job.ref} moved on to {job.superseded_by[:12]}", by=job.superseded_by)
-    raise LeaseLost(f"The lease of job {claim.job.id} is gone: another worker has it or it ended.")
 
 
 def reason_unpostable(change: Change, *, reviews_drafts: bool = True) -> str:

@@ -25,6 +25,7 @@ from worker.core.job import Claim, NotClaimed, State
 from worker.core.retry import GiveUp, decide_job
 from worker.ending import end
 from worker.ports import Clock, Jobs
+from worker.review.lease import Lease
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class Holder:
     async def hold(
         self,
         job_id: str,
-        work: Callable[[Claim], Awaitable[object]],
+        work: Callable[[Lease], Awaitable[object]],
         *,
         states: Sequence[State],
         may_cut_short: bool = True,
@@ -68,6 +69,7 @@ class Holder:
         short is ended at once and the job handed back; a POST that was begun is given `grace_s` to be answered.
         Raises `Unreachable` when the store is away; the job is then taken over when its lease is over.
         """
+        asked_at = self.clock.monotonic()
         claimed = await self.jobs.claim(job_id, worker=self.worker, states=states)
         if isinstance(claimed, NotClaimed):
             log.info("job.not_claimed", job=job_id, reason=claimed.reason)
@@ -75,9 +77,10 @@ class Holder:
         job = claimed.job
         with structlog.contextvars.bound_contextvars(job=job.id, change=str(job.ref), attempt=job.attempt):
             log.info("job.claimed", state=job.state)
+            lease = Lease(claimed, self.jobs, self.clock, asked_at=asked_at)
             try:
                 async with asyncio.timeout(self.deadline_s) as deadline:
-                    was_stopped = await self._beating(claimed, work, may_cut_short)
+                    was_stopped = await self._beating(lease, work, may_cut_short)
             except TimeoutError as error:
                 # One that the work let through from elsewhere is a fault of ours like any other.
                 late = Stalled(f"The attempt did not end within {self.deadline_s:.0f} s.")
@@ -96,10 +99,9 @@ class Holder:
         log.info("job.handed_back", reason="this worker ends")
         await self._insist(claim, lambda: self.jobs.hand_back(claim, reason="its worker ended"))
 
-    async def _beating(self, claim: Claim, work: Callable[[Claim], Awaitable[object]], may_cut_short: bool) -> bool:
+    async def _beating(self, lease: Lease, work: Callable[[Lease], Awaitable[object]], may_cut_short: bool) -> bool:
         """Run `work` with a heartbeat beside it; True when it was cut short because the process stops."""
-        task = asyncio.ensure_future(work(claim))
-        renewed_at = self.clock.monotonic()
+        task = asyncio.ensure_future(work(lease))
         stops_at: float | None = None
         try:
             while not task.done():
@@ -109,19 +111,17 @@ class Holder:
                     stops_at = now if may_cut_short else now + self.grace_s
                 if stops_at is not None and now >= stops_at and not task.done():
                     return True
-                if now - renewed_at >= claim.lease_s / HEARTBEATS_PER_LEASE and not task.done():
-                    if await self._renewed(claim):
-                        renewed_at = self.clock.monotonic()
-                    elif now - renewed_at >= claim.lease_s:
-                        raise LeaseLost(f"The store was away for longer than the lease of job {claim.job.id}.")
+                is_due = lease.age_s >= lease.claim.lease_s / HEARTBEATS_PER_LEASE
+                if is_due and not task.done() and not await self._renewed(lease):
+                    lease.check_clock()
             await task
             return False
         finally:
             await end([task])
 
-    async def _renewed(self, claim: Claim) -> bool:
+    async def _renewed(self, lease: Lease) -> bool:
         try:
-            await self.jobs.renew(claim)
+            await lease.renew()
         except Unreachable as error:
             log.warning("lease.not_renewed", error=str(error))
             return False

@@ -9,6 +9,7 @@ from worker.core.change import Snapshot
 from worker.core.report import Report
 from worker.ports import Flow, Tree
 from worker.review.examine import Examiner
+from worker.review.lease import Unlimited
 from worker.review.planning import Subject
 
 
@@ -26,13 +27,9 @@ async def review_local(subject: Subject, snapshot: Snapshot, *, examiner: Examin
     flow = replace(subject.flow, job=f"local-{secrets.token_hex(8)}")
     subject = replace(subject, flow=flow, is_local=True)
     return await examiner.examine(
-        subject, snapshot, tree=tree, saved={}, save=_forget, check_current=_always, names_failures=True
+        subject, snapshot, tree=tree, saved={}, save=_forget, permit=Unlimited(), names_failures=True
     )
 
 
 async def _forget(name: str, value: bytes) -> None:
     """A local review is not resumed."""
-
-
-async def _always() -> None:
-    """Nothing supersedes a local review."""

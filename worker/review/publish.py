@@ -14,7 +14,8 @@ from worker.core.errors import NotFound, OutcomeUnknown, Refused
 from worker.core.job import Claim, Job, State
 from worker.core.marker import SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
-from worker.review.freshness import Freshness, check_current, reason_unpostable
+from worker.review.freshness import Freshness, reason_unpostable
+from worker.review.lease import Lease
 from worker.review.records import REPORT, dump_posted, load_posted, load_report
 
 log = structlog.get_logger()
@@ -67,14 +68,14 @@ class _Batch:
         return any(comment.fingerprint in posted.fingerprints for comment in self.comments)
 
 
-async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> Published:
+async def publish_job(lease: Lease, *, forge: Forge, publishing: Publishing) -> Published:
     """Post the review of a job that was claimed for publishing, and move the job to its end.
 
     Before each POST the lease is renewed and a newer head is looked for; an unknown outcome is looked
     up before anything is posted again. Raises `Superseded`, `LeaseLost`, `Transient`, `OutcomeUnknown`
     and `Refused` for the caller to answer; running again goes on where this ended.
     """
-    jobs, job = publishing.jobs, claim.job
+    jobs, claim, job = publishing.jobs, lease.claim, lease.job
     records = await jobs.load(job.id)
     if REPORT not in records:
         raise NotFound(f"Job {job.id} has no stored report. Review the change again: kimi-review dead retry {job.id}")
@@ -87,7 +88,7 @@ async def publish_job(claim: Claim, *, forge: Forge, publishing: Publishing) -> 
     record = records.get(POSTED)
     has_summary, fingerprints = load_posted(record)
     known = Posted(has_summary=has_summary, fingerprints=fingerprints)
-    run = _Run(claim, change, forge, publishing, known, record)
+    run = _Run(lease, change, forge, publishing, known, record)
     posted = await run.look()
     wanted = comments(report, publishing.voice, raised=posted.earlier)
     missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
@@ -132,7 +133,7 @@ async def post_note(job: Job, reason: str, *, forge: Forge, publishing: Publishi
 class _Run:
     """One run of publishing; `known`, and its checkpoint `record`, grow with every POST that the forge confirmed."""
 
-    claim: Claim
+    lease: Lease
     change: Change
     forge: Forge
     publishing: Publishing
@@ -154,7 +155,7 @@ class _Run:
             await self._send(batch)
         except OutcomeUnknown as error:
             log.warning("forge.outcome_unknown", error=str(error))
-            await self.publishing.jobs.decided(self.claim.job.id, "post.outcome_unknown", str(error))
+            await self.publishing.jobs.decided(self.lease.job.id, "post.outcome_unknown", str(error))
             if not await self._arrived(batch):
                 await self._check()
                 await self._send(batch)
@@ -186,8 +187,9 @@ class _Run:
 
     async def _check(self) -> None:
         """Raise `Superseded` or `LeaseLost` unless this run may still post. The lease then outlasts the POST."""
-        await self.publishing.jobs.renew(self.claim)
-        await check_current(self.claim, self.publishing.jobs)
+        await self.lease.renew()
+        await self.lease.check()
+        self.lease.check_clock()
 
     async def _confirmed(self, batch: _Batch) -> None:
         self.known = Posted(
@@ -197,13 +199,13 @@ class _Run:
         self.record = dump_posted(
             has_summary=self.known.has_summary, fingerprints=self.known.fingerprints, over=self.record
         )
-        await self.publishing.jobs.save(self.claim, POSTED, self.record)
+        await self.publishing.jobs.save(self.lease.claim, POSTED, self.record)
         await self.publishing.jobs.decided(
-            self.claim.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
+            self.lease.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
         )
 
     def _marked(self, text: str, fingerprint: str) -> str:
-        return f"{_mark(self.claim.job, self.change, fingerprint, self.publishing.marker_key)}\n{text}"
+        return f"{_mark(self.lease.job, self.change, fingerprint, self.publishing.marker_key)}\n{text}"
 
 
 def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int) -> Iterator[_Batch]:

@@ -15,6 +15,7 @@ from worker.core.errors import (
     ClientNotAllowed,
     ContentFiltered,
     EmptyAnswer,
+    LeaseLost,
     NoBalance,
     NotAuthorised,
     Overloaded,
@@ -86,6 +87,23 @@ def test_what_is_about_this_very_request_stays_with_the_first(error: type[Review
         pair.ask()
     assert pair.asked == (1, 0)
     assert pair.ask().model == "kimi-k2.6"
+
+
+@pytest.mark.parametrize("first_fails", [True, False])
+def test_neither_is_asked_what_the_last_check_forbids(first_fails: bool) -> None:
+    pair = Pair()
+    allowed = [None] * first_fails
+    if first_fails:
+        pair.first.script(Overloaded("x"))
+
+    def gone() -> None:
+        if not allowed:
+            raise LeaseLost("another worker has the job")
+        allowed.pop()
+
+    with pytest.raises(LeaseLost):
+        asyncio.run(pair.model.complete(PROMPT, flow=FLOW, last_check=gone))
+    assert pair.asked == (int(first_fails), 0)
 
 
 def test_there_is_one_hop_and_no_way_back() -> None:

@@ -25,6 +25,7 @@ from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
 from worker.review.examine import Examiner
 from worker.review.freshness import Freshness
+from worker.review.lease import Lease
 from worker.review.planning import Planning
 from worker.review.prompts import words
 from worker.review.records import REPORT, load_report
@@ -110,7 +111,8 @@ class Desk:
             freshness=Freshness(self.forge, self.jobs, FakeClock()),
             policy=self.policy,
         )
-        await conductor.conduct(claim)
+        clock = FakeClock()
+        await conductor.conduct(Lease(claim, self.jobs, clock, asked_at=clock.monotonic()))
 
     async def state(self, claim: Claim) -> tuple[State, str]:
         job = await self.jobs.get(claim.job.id)

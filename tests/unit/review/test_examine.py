@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -35,6 +35,7 @@ from worker.providers.tokens import o200k_counter
 from worker.review.analyse import Workshop, analyse
 from worker.review.asking import Asking
 from worker.review.examine import Examiner
+from worker.review.lease import Unlimited
 from worker.review.planning import Planning, Subject
 from worker.review.prompts import words
 from worker.review.records import PLANNED
@@ -79,6 +80,18 @@ def large_change(files: int = 6, rows: int = 80) -> bytes:
 ONE_FILE = added_file("a.py", ["def f(x=[]):", "    return x", "y = f() == None"])
 
 
+@dataclass
+class Revoked(Unlimited):
+    """Superseded after so many checks."""
+
+    after: int
+
+    async def check(self) -> None:
+        self.after -= 1
+        if self.after < 0:
+            raise Superseded("moved on", by="f" * 40)
+
+
 def examine(
     diff: bytes,
     model: FakeModel,
@@ -95,16 +108,9 @@ def examine(
     describes: bool = False,
 ) -> Report:
     kept = {} if kept is None else kept
-    checks = 0
 
     async def save(name: str, value: bytes) -> None:
         kept[name] = value
-
-    async def check_current() -> None:
-        nonlocal checks
-        checks += 1
-        if stops_after is not None and checks > stops_after:
-            raise Superseded("moved on", by="f" * 40)
 
     examiner = Examiner(
         model=model,
@@ -127,7 +133,7 @@ def examine(
             tree=None,
             saved=saved or {},
             save=save,
-            check_current=check_current,
+            permit=Revoked(stops_after) if stops_after is not None else Unlimited(),
             names_failures=names_failures,
         )
     )
@@ -539,7 +545,7 @@ def test_chunks_reach_the_model_in_their_order_however_long_the_evidence_of_one_
     model = FakeModel(brain=lambda _: '{"findings": []}')
     model.script(ContentFiltered("declined"))
     workshop = Workshop(rendered, lambda _: (), lambda *_: (), lambda _: None, quietly)
-    asking = Asking(model, SUBJECT.flow, {}, quietly, quietly)
+    asking = Asking(model, SUBJECT.flow, {}, quietly, Unlimited())
     analysis = asyncio.run(analyse(plan.chunks, workshop=workshop, asking=asking, at_once=at_once))
     assert len(analysis.outcomes) == len(plan.chunks) > 5
     asked = [[line for line in prompt.user.split("\n") if line.startswith("F1 ")] for prompt, _ in model.asked]

@@ -24,14 +24,15 @@ from worker.core.errors import (
     Unreachable,
     WrittenByNewer,
 )
-from worker.core.job import Claim, Intent, Job, NotClaimed, State
+from worker.core.job import Intent, Job, NotClaimed, State
 from worker.review import holding
 from worker.review.holding import Holder, seconds_until
+from worker.review.lease import Lease
 
 REF = ChangeRef("github", "octo/cat", 7)
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
-Work = Callable[[FakeJobs, Claim], Awaitable[None]]
+Work = Callable[[FakeJobs, Lease], Awaitable[None]]
 
 
 def held(work: Work, *, lease_s: float = 5.0, deadline_s: float = 5.0) -> tuple[Job, list[str]]:
@@ -41,7 +42,7 @@ def held(work: Work, *, lease_s: float = 5.0, deadline_s: float = 5.0) -> tuple[
         jobs = FakeJobs(lease_s=lease_s)
         made = await jobs.accept(Intent(REF, "a" * 40))
         holder = Holder(jobs=jobs, clock=SystemClock(), worker="w1", deadline_s=deadline_s)
-        await holder.hold(made.job, lambda claim: work(jobs, claim), states=[State.QUEUED, State.RUNNING])
+        await holder.hold(made.job, lambda lease: work(jobs, lease), states=[State.QUEUED, State.RUNNING])
         job = await jobs.get(made.job)
         assert job is not None
         return job, [line.event for line in await jobs.decisions(made.job)]
@@ -50,15 +51,15 @@ def held(work: Work, *, lease_s: float = 5.0, deadline_s: float = 5.0) -> tuple[
 
 
 def raising(error: Exception) -> Work:
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
         raise error
 
     return work
 
 
 def test_work_that_moves_the_job_itself_is_left_as_it_is() -> None:
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
-        await jobs.release(claim, State.REVIEWED, reason="the report is stored")
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
+        await jobs.release(lease.claim, State.REVIEWED, reason="the report is stored")
 
     job, _ = held(work)
     assert (job.state, job.reason) == (State.REVIEWED, "the report is stored")
@@ -129,7 +130,7 @@ def test_a_fault_of_ours_counts_as_a_death_and_its_text_stays_in_the_log() -> No
 
 
 def test_an_attempt_that_takes_too_long_is_ended_and_tried_again() -> None:
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
         await asyncio.sleep(30)
 
     job, _ = held(work, deadline_s=0.3)
@@ -138,11 +139,11 @@ def test_an_attempt_that_takes_too_long_is_ended_and_tried_again() -> None:
 
 
 def test_the_heartbeat_keeps_the_lease_while_the_work_goes_on() -> None:
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
         for _ in range(6):
             await asyncio.sleep(0.2)
-            assert isinstance(await jobs.claim(claim.job.id, worker="w2", states=[State.RUNNING]), NotClaimed)
-        await jobs.advance(claim, State.DONE, reason="posted")
+            assert isinstance(await jobs.claim(lease.job.id, worker="w2", states=[State.RUNNING]), NotClaimed)
+        await jobs.advance(lease.claim, State.DONE, reason="posted")
 
     job, _ = held(work, lease_s=0.9)
     assert (job.state, job.attempt) == (State.DONE, 1)
@@ -151,10 +152,10 @@ def test_the_heartbeat_keeps_the_lease_while_the_work_goes_on() -> None:
 def test_a_worker_that_lost_its_lease_is_cut_short_and_writes_nothing() -> None:
     reached: list[str] = []
 
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
-        other = await jobs.claim(claim.job.id, worker="w2", states=[State.RUNNING])
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
+        other = await jobs.claim(lease.job.id, worker="w2", states=[State.RUNNING])
         assert isinstance(other, NotClaimed)
-        jobs._records[claim.job.id].token += 1  # another worker took over
+        jobs._records[lease.job.id].token += 1  # another worker took over
         await asyncio.sleep(5)
         reached.append("end")
 
@@ -175,7 +176,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_back_at_once() -> None:
         stopping = asyncio.Event()
         holder = Holder(jobs=jobs, clock=SystemClock(), worker="w1", is_stopping=stopping.is_set)
 
-        async def work(claim: Claim) -> None:
+        async def work(lease: Lease) -> None:
             stopping.set()
             await asyncio.sleep(30)
 
@@ -195,10 +196,10 @@ def test_a_post_that_was_begun_is_given_its_time_when_the_worker_stops() -> None
         stopping = asyncio.Event()
         holder = Holder(jobs=jobs, clock=SystemClock(), worker="w1", is_stopping=stopping.is_set, grace_s=5)
 
-        async def work(claim: Claim) -> None:
+        async def work(lease: Lease) -> None:
             stopping.set()
             await asyncio.sleep(0.6)
-            await jobs.advance(claim, State.DONE, reason="posted")
+            await jobs.advance(lease.claim, State.DONE, reason="posted")
 
         await holder.hold(made.job, work, states=[State.QUEUED], may_cut_short=False)
         return await jobs.get(made.job)
@@ -209,14 +210,14 @@ def test_a_post_that_was_begun_is_given_its_time_when_the_worker_stops() -> None
 
 
 def test_a_job_that_another_worker_has_is_left_alone() -> None:
-    async def work(jobs: FakeJobs, claim: Claim) -> None:
-        ran: list[Claim] = []
+    async def work(jobs: FakeJobs, lease: Lease) -> None:
+        ran: list[Lease] = []
 
-        async def second(claim: Claim) -> None:
-            ran.append(claim)
+        async def second(lease: Lease) -> None:
+            ran.append(lease)
 
-        await Holder(jobs=jobs, clock=SystemClock(), worker="w2").hold(claim.job.id, second, states=[State.RUNNING])
+        await Holder(jobs=jobs, clock=SystemClock(), worker="w2").hold(lease.job.id, second, states=[State.RUNNING])
         assert ran == []
-        await jobs.advance(claim, State.DONE, reason="posted")
+        await jobs.advance(lease.claim, State.DONE, reason="posted")
 
     assert held(work)[0].state is State.DONE

@@ -27,8 +27,9 @@ from worker.core.job import Claim, Intent, NotClaimed, State
 from worker.core.ledger import Ledger
 from worker.core.report import Report
 from worker.ports import Comment
+from worker.review.lease import Lease
 from worker.review.publish import POSTED, Published, Publishing, post_note, publish_job
-from worker.review.records import REPORT, dump_report
+from worker.review.records import REPORT, dump_posted, dump_report
 
 REF = ChangeRef("github", "acme/shop", 7)
 HEAD = "a" * 40
@@ -98,7 +99,10 @@ class World:
 
     async def publish(self, claim: Claim) -> Published:
         publishing = Publishing(jobs=self.jobs, clock=self.clock, marker_key=MARKER_KEY, voice=self.voice)
-        return await publish_job(claim, forge=self.forge, publishing=publishing)
+        return await publish_job(self.leased(claim), forge=self.forge, publishing=publishing)
+
+    def leased(self, claim: Claim) -> Lease:
+        return Lease(claim, self.jobs, self.clock, asked_at=self.clock.monotonic())
 
     def visible(self) -> list[str]:
         """Fingerprints-to-be of all visible comments, by their titles, in order."""
@@ -181,6 +185,54 @@ def test_an_unknown_outcome_ends_in_exactly_one_review(acts: bool) -> None:
         await world.publish(await world.claim(report()))
         assert world.visible() == ["fp1", "fp2", "fp3"]
         assert world.summaries() == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("acts", [True, False], ids=["accepted", "lost"])
+def test_an_unknown_outcome_of_a_continuation_ends_in_exactly_one_of_it(acts: bool) -> None:
+    """That the summary stands tells nothing of what was posted behind it."""
+
+    async def scenario() -> None:
+        world = World()
+        world.forge.comments_per_post = 2
+        post = world.forge.post
+
+        async def then_unknown(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            if world.forge.posts == 1:
+                world.forge.post_faults.append(Fault(OutcomeUnknown("timed out"), acts=acts))
+            await post(change, summary=summary, comments=comments)
+
+        world.forge.post = then_unknown  # type: ignore[method-assign]
+        assert await world.publish(await world.claim(report(5))) == Published(comments=5)
+        assert world.visible() == [f"fp{n}" for n in range(1, 6)]
+        assert world.summaries() == 1
+        assert world.forge.posts == (3 if acts else 4)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("count", "before", "said"),
+    [
+        (3, (), "posted 3 comments and the summary"),
+        (1, (), "posted 1 comment and the summary"),
+        (0, (), "posted 0 comments and the summary"),
+        (2, ("fp1",), "posted 1 comment"),
+        (2, ("fp1", "fp2"), "everything was posted before"),
+        (0, ("none",), "everything was posted before"),
+    ],
+)
+def test_a_done_job_says_what_this_run_posted(count: int, before: tuple[str, ...], said: str) -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report(count))
+        if before:
+            await world.jobs.save(claim, POSTED, dump_posted(has_summary=True, fingerprints=before, over=None))
+        await world.publish(claim)
+        job = await world.jobs.get(claim.job.id)
+        assert job is not None
+        assert job.reason == said
 
     asyncio.run(scenario())
 
@@ -330,6 +382,26 @@ def test_a_newer_head_between_two_posts_stops_the_second() -> None:
     asyncio.run(scenario())
 
 
+def test_a_process_that_stood_still_between_the_look_at_its_lease_and_the_post_does_not_post() -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report())
+        is_current = world.jobs.is_current
+
+        async def then_stopped(claim: Claim) -> bool:
+            held = await is_current(claim)
+            world.clock.advance(claim.lease_s)
+            return held
+
+        world.jobs.is_current = then_stopped  # type: ignore[method-assign]
+        with pytest.raises(LeaseLost):
+            await world.publish(claim)
+        assert world.visible() == []
+        assert world.summaries() == 0
+
+    asyncio.run(scenario())
+
+
 def test_a_push_between_the_look_and_the_post_supersedes_and_is_no_failure() -> None:
     async def scenario() -> None:
         world = World()
@@ -410,7 +482,7 @@ def test_a_change_that_became_a_draft_keeps_its_review_until_it_is_ready() -> No
         publishing = Publishing(
             jobs=world.jobs, clock=world.clock, marker_key=MARKER_KEY, voice=world.voice, reviews_drafts=False
         )
-        assert "a draft" in (await publish_job(claim, forge=world.forge, publishing=publishing)).skipped
+        assert "a draft" in (await publish_job(world.leased(claim), forge=world.forge, publishing=publishing)).skipped
         assert world.visible() == []
         world.forge.open(ready)
         again = await world.jobs.accept(Intent(ref=REF, head=HEAD))
@@ -444,7 +516,7 @@ def test_a_stranger_s_marker_suppresses_nothing() -> None:
         stranger = World(forge=forged)
         claim = await stranger.claim(report())
         publishing = Publishing(jobs=stranger.jobs, clock=stranger.clock, marker_key=b"a stranger's key")
-        await publish_job(claim, forge=forged, publishing=publishing)
+        await publish_job(stranger.leased(claim), forge=forged, publishing=publishing)
         world.forge.reviews[REF] = forged.reviews[REF]
         assert await world.publish(await world.claim(report())) == Published(comments=3)
 
