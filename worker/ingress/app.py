@@ -22,7 +22,7 @@ from worker.ingress import metrics, status_page
 from worker.ingress.access import may_read
 from worker.ingress.answers import refused
 from worker.ingress.body import BodyReader
-from worker.ingress.intake import STORE_AWAY, STORE_TIMEOUT_S, Intake
+from worker.ingress.intake import SHOWN, STORE_AWAY, STORE_TIMEOUT_S, Intake
 from worker.ingress.site import Site
 
 log = structlog.get_logger()
@@ -53,8 +53,11 @@ def create_app(site: Site, *, reader: BodyReader | None = None) -> Starlette:
     return app
 
 
-async def _lost(_request: Request, error: Exception) -> Response:
+async def _lost(request: Request, error: Exception) -> Response:
     """An answer in our own form for who calls a path or a method that is none."""
+    if request.method == "POST":
+        # Most likely a webhook whose form holds a wrong address: on the forge's side alone it would be seen.
+        log.warning("request.lost", path=request.url.path[:SHOWN])
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return refused(405, f"This path takes {allowed} alone.", allow=allowed)

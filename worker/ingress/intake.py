@@ -31,6 +31,9 @@ STORE_TIMEOUT_S = 1.8
 STORE_AWAY = (Transient, ConfigurationError, TimeoutError)
 """How it shows: no answer, our login declined, or silence."""
 
+SHOWN = 100
+"""Characters of a stranger's path that a log line holds."""
+
 _IN_WORDS = {
     "repository": "is no repository's name; write owner/name",
     "head": "is no full SHA; write 40 or 64 lower-case hex digits, or leave it out",
@@ -67,6 +70,7 @@ class Intake:
         webhook = self._site.webhooks.get(forge)
         if webhook is None:
             self._counters.delivery("unknown", "refused", "not configured")
+            log.warning("delivery.refused", forge=forge[:SHOWN], status=404, reason="not configured")
             return refused(404, "No forge of this name is configured here. Set its token and webhook secret.")
         try:
             body = await self._reader.read(request)

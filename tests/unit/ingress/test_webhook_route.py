@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+import structlog.testing
 
 from tests.unit.ingress.world import SECRET, TOKEN, World, body_of, payload, refuse_connection, signed
 from worker.core.job import State
@@ -113,6 +114,16 @@ def test_a_forge_without_configuration_answers_404(world: World) -> None:
     answer = post(world, b"{}", {}, url="/webhooks/gitlab")
     assert answer.status_code == 404
     assert "configured" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("url", ["/webhooks/gitlab", "/webhooks/github/", "/github/webhook", f"/{'x' * 5000}"])
+def test_a_call_at_a_wrong_address_is_seen_in_the_log(world: World, url: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        assert post(world, b"{}", {}, url).status_code == 404
+    [line] = lines
+    assert line["log_level"] == "warning"
+    assert str(line.get("path") or line.get("forge")) in url
+    assert len(str(line)) < 300
 
 
 def test_a_store_that_refuses_is_503_with_a_time_to_come_back(world: World) -> None:
