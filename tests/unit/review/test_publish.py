@@ -237,6 +237,54 @@ def test_a_done_job_says_what_this_run_posted(count: int, before: tuple[str, ...
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("acts", [True, False], ids=["accepted", "lost"])
+def test_an_unknown_outcome_of_a_continuation_ends_in_exactly_one_of_it(acts: bool) -> None:
+    """That the summary stands tells nothing of what was posted behind it."""
+
+    async def scenario() -> None:
+        world = World()
+        world.forge.comments_per_post = 2
+        post = world.forge.post
+
+        async def then_unknown(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            if world.forge.posts == 1:
+                world.forge.post_faults.append(Fault(OutcomeUnknown("timed out"), acts=acts))
+            await post(change, summary=summary, comments=comments)
+
+        world.forge.post = then_unknown  # type: ignore[method-assign]
+        assert await world.publish(await world.claim(report(5))) == Published(comments=5)
+        assert world.visible() == [f"fp{n}" for n in range(1, 6)]
+        assert world.summaries() == 1
+        assert world.forge.posts == (3 if acts else 4)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("count", "before", "said"),
+    [
+        (3, (), "posted 3 comments and the summary"),
+        (1, (), "posted 1 comment and the summary"),
+        (0, (), "posted 0 comments and the summary"),
+        (2, ("fp1",), "posted 1 comment"),
+        (2, ("fp1", "fp2"), "everything was posted before"),
+        (0, ("none",), "everything was posted before"),
+    ],
+)
+def test_a_done_job_says_what_this_run_posted(count: int, before: tuple[str, ...], said: str) -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report(count))
+        if before:
+            await world.jobs.save(claim, POSTED, dump_posted(has_summary=True, fingerprints=before, over=None))
+        await world.publish(claim)
+        job = await world.jobs.get(claim.job.id)
+        assert job is not None
+        assert job.reason == said
+
+    asyncio.run(scenario())
+
+
 def test_a_post_that_shows_late_is_waited_for() -> None:
     async def scenario() -> None:
         world = World()
