@@ -11,10 +11,12 @@ from dataclasses import replace
 import httpx
 import pytest
 import structlog.testing
+from starlette.requests import Request
+from starlette.types import Message
 
 from tests.unit.ingress.world import SECRET, TOKEN, World, body_of, payload, refuse_connection, signed
 from worker.core.job import State
-from worker.ingress.body import LIMIT_BYTES, SMALL_BYTES, BodyReader
+from worker.ingress.body import LIMIT_BYTES, SMALL_BYTES, BodyReader, BodyRefused
 
 URL = "/webhooks/github"
 
@@ -165,6 +167,56 @@ def test_a_declared_length_above_the_limit_is_refused_unread(world: World) -> No
     assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("declared", [b"many", b"-1", b"1e3", b"", b"\xb2"], ids=repr)
+def test_a_length_that_is_no_number_is_refused(world: World, declared: bytes) -> None:
+    body = body_of(payload())
+
+    async def call() -> httpx.Response:
+        async with world.client() as client:
+            headers = [(name.encode(), value.encode()) for name, value in signed(body).items()]
+            return await client.post(URL, content=body, headers=[*headers, (b"content-length", declared)])
+
+    assert asyncio.run(call()).status_code == 400
+    assert world.store.jobs == {}
+
+
+@pytest.mark.parametrize("is_declared", [True, False], ids=["declared", "in chunks"])
+def test_a_body_may_be_as_long_as_the_limit_and_no_longer(world: World, is_declared: bool) -> None:
+    body = body_of(payload())
+
+    async def call(limit: int) -> int:
+        world.reader = BodyReader(limit=limit)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield body[:10]
+            yield body[10:]
+
+        async with world.client() as client:
+            content = body if is_declared else chunks()
+            return (await client.post(URL, content=content, headers=signed(body))).status_code
+
+    assert asyncio.run(call(len(body))) == 202
+    assert asyncio.run(call(len(body) - 1)) == 413
+
+
+def test_a_caller_that_goes_away_in_the_middle_is_refused_and_gives_its_place_back() -> None:
+    async def call() -> tuple[int, int]:
+        reader = BodyReader(places=1)
+        said = [{"type": "http.request", "body": b"x" * (SMALL_BYTES + 1), "more_body": True}]
+
+        async def then_gone() -> Message:
+            return said.pop() if said else {"type": "http.disconnect"}
+
+        async def complete() -> Message:
+            return {"type": "http.request", "body": b"x" * (SMALL_BYTES + 1), "more_body": False}
+
+        with pytest.raises(BodyRefused) as refused:
+            await reader.read(Request({"type": "http", "headers": []}, then_gone))
+        return refused.value.status, len(await reader.read(Request({"type": "http", "headers": []}, complete)))
+
+    assert asyncio.run(call()) == (400, SMALL_BYTES + 1)
+
+
 def test_an_endless_body_in_chunks_is_refused_with_flat_memory(world: World) -> None:
     reader = BodyReader(limit=2_000_000)
     world.reader = reader
@@ -225,14 +277,22 @@ def test_only_a_few_large_bodies_are_held_at_once_and_small_ones_still_pass(worl
     assert asyncio.run(calls()) == (401, 503, 202)
 
 
-def test_refusals_are_counted_by_reason(world: World) -> None:
+def test_deliveries_are_counted_by_what_became_of_them(world: World) -> None:
+    body = body_of(payload())
+    closed = body_of(payload(pull_request={**payload()["pull_request"], "state": "closed"}))  # type: ignore[dict-item]
+
     async def calls() -> str:
         async with world.client() as client:
+            for sent in (body, body, body, closed):
+                await client.post(URL, content=sent, headers=signed(sent))
             await client.post(URL, content=b"{}")
             await client.post("/webhooks/nobody", content=b"{}")
             return (await client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})).text
 
     text = asyncio.run(calls())
     assert 'kimi_review_deliveries_total{forge="github",outcome="refused",reason="signature missing"} 1.0' in text
+    assert 'kimi_review_deliveries_total{forge="github",outcome="ignored",reason="change is closed"} 1.0' in text
+    assert 'kimi_review_deliveries_total{forge="github",outcome="accepted",reason="new"} 1.0' in text
+    assert 'kimi_review_deliveries_total{forge="github",outcome="accepted",reason="known"} 2.0' in text
     assert 'forge="unknown",outcome="refused",reason="not configured"} 1.0' in text
     assert "nobody" not in text
