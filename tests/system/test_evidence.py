@@ -128,6 +128,29 @@ def test_a_name_is_not_defined_by_another_language_a_comment_or_a_local_variable
     assert "lib/sums.py" not in text
 
 
+def test_a_definition_without_a_name_is_found_by_the_one_that_its_importer_gives_it(tmp_path: Path) -> None:
+    before = "import Picker from './ui/date-picker'\nimport { Button } from './ui'\nimport load from '@/load'\n"
+    text = evidence(
+        tmp_path / "r",
+        {"src/app.jsx": before + "run(Picker, Button, load(1))\n"},
+        besides={
+            "src/app.jsx": before,
+            "src/ui/index.js": "export { default as Button } from './button'\n",
+            "src/ui/button.jsx": "export default class extends Base {\n  press() {}\n}\n",
+            "src/ui/date-picker.jsx": "const open = 1\nexport default ({ day, month }) => {\n  return day\n}\n",
+            "src/load.ts": "export default async function (what: number) {\n  return what\n}\n",
+            "lib/picker.jsx": "export default function () {}\n",
+        },
+    )
+    for heading in (
+        "src/ui/date-picker.jsx:2-4 (definition of Picker)",
+        "src/ui/button.jsx:1-3 (definition of Button)",
+        "src/load.ts:1-3 (definition of load)",
+    ):
+        assert heading in text
+    assert "lib/picker.jsx" not in text
+
+
 def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
     text = evidence(tmp_path / "r", {"app.py": APP.replace("def run(self, name)", "def run(self, name, more)")})
     assert re.search(r"^E\d+ other\.py:\d+-\d+ \(.*caller of run.*\)$", text, re.MULTILINE)

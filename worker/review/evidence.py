@@ -16,10 +16,11 @@ from worker.core.diff.model import Hunk
 from worker.core.errors import ReviewError
 from worker.core.evidence.blocks import Evidence, render
 from worker.core.evidence.choose import Excerpt, Rank, choose
+from worker.core.evidence.exports import DefaultExports, default_imports
 from worker.core.evidence.languages import language_of
 from worker.core.evidence.names import identifiers, imported_words, likely_sites
 from worker.core.evidence.outline import MAX_BYTES, Definition, Outline
-from worker.core.evidence.sites import PATTERN, Site, index_sites, names_defined
+from worker.core.evidence.sites import DEFAULT, PATTERN, Site, index_sites, names_defined
 from worker.core.masking import mask
 from worker.core.planning.plan import Chunk, ChunkFile
 from worker.core.planning.showing import shown
@@ -52,6 +53,21 @@ class _Source:
     rows: Sequence[str]
     outline: Outline
     imported: frozenset[str]
+    modules: Mapping[str, str]
+    """Names that stand for a whole module, and the module as the file writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Lines of the whole repository that look like definitions."""
+
+    sites: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
+    defaults: DefaultExports = field(default_factory=DefaultExports)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[str, int, str]]) -> _Index:
+        sites = index_sites(rows)
+        return cls(sites, DefaultExports(sites.get(DEFAULT, ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +91,7 @@ class EvidenceSource:
     tree: Tree
     snapshot: Snapshot
     count: Callable[[str], int]
-    _sites: Mapping[str, tuple[Site, ...]] | None = None
+    _found: _Index | None = None
     _sources: dict[str, _Source | None] = field(default_factory=dict)
     _outlines: OutlineProcess = field(default_factory=OutlineProcess)
     _indexing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -134,26 +150,19 @@ class EvidenceSource:
             await self._propose_callers(name, part, excerpts)
 
     async def _propose_definitions(self, parts: Sequence[_Part], excerpts: list[Excerpt]) -> None:
-        sites = await self._index()
-        wanted: dict[tuple[str, Site], None] = {}
+        index = await self._index()
+        wanted: dict[tuple[str, str, Site], None] = {}
         for part in parts:
-            own = self._sources.get(part.file.path)
-            imported = own.imported if own is not None else frozenset()
-            # What its own file defines is known better than any search tells: a class's attributes, say.
-            near: dict[str, list[Site]] = {}
-            for definition in own.outline.definitions if own is not None else ():
-                near.setdefault(definition.name, []).append(Site(part.file.path, definition.start))
+            near = _Near.of(part.file.path, self._sources.get(part.file.path))
             for name in identifiers(part.rows)[:_MAX_NAMES]:
-                if places := (*near.get(name, ()), *sites.get(name, ())):
-                    likely = likely_sites(name, places, used_in=part.file.path, imported=imported)
-                    wanted.update(((name, site), None) for site in likely)
-        await self._load(itertools.islice(dict.fromkeys(site.path for _, site in wanted), _MAX_FILES))
-        for name, site in wanted:
+                wanted.update(dict.fromkeys((name, *meant) for meant in _meant(name, near, index)))
+        await self._load(itertools.islice(dict.fromkeys(site.path for _, _, site in wanted), _MAX_FILES))
+        for name, called, site in wanted:
             source = self._sources.get(site.path)
             if source is None:
                 continue
             kind = f"definition of {name}"
-            found = source.outline.named(name, site.line)
+            found = source.outline.named(called, site.line)
             if found is None and source.outline.definitions and language_of(site.path) is not None:
                 # Parsed, and no definition: a local variable, or words in a comment that look like one.
                 continue
@@ -177,16 +186,16 @@ class EvidenceSource:
         await self._load(excerpt.path for excerpt in proposed)
         excerpts.extend(proposed)
 
-    async def _index(self) -> Mapping[str, tuple[Site, ...]]:
+    async def _index(self) -> _Index:
         """Names of the whole repository at the head, made once for a job."""
         async with self._indexing:
-            if self._sites is None:
+            if self._found is None:
                 # Where it fails or time runs out, nothing was found: it is not tried again for every chunk.
-                self._sites = {}
+                self._found = _Index()
                 matches = await self.tree.grep(PATTERN, revision=self.snapshot.head)
                 rows = [(match.path, match.line, match.text) for match in matches]
-                self._sites = await asyncio.to_thread(index_sites, rows)
-        return self._sites
+                self._found = await asyncio.to_thread(_Index.of, rows)
+        return self._found
 
     async def _load(self, paths: Iterable[str]) -> None:
         """Read and outline what was not read before. None stands for what is no text, too large, or not there."""
@@ -211,7 +220,7 @@ def _outlined(texts: Mapping[str, bytes], process: OutlineProcess) -> dict[str, 
     for path, data in texts.items():
         text = shown(data)
         rows = [row.removesuffix("\r") for row in mask(text).split("\n")]
-        found[path] = _Source(rows, outlines[path], imported_words(text))
+        found[path] = _Source(rows, outlines[path], imported_words(text), default_imports(text))
     return found
 
 
@@ -239,6 +248,38 @@ def _part(file: ChunkFile) -> _Part:
                 # Where a line went away, the one that took its place is the place.
                 touched.append(line.new_number if line.new_number is not None else number)
     return _Part(file, frozenset(visible), touched, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """What a file says itself of the names in it; of one that could not be read, nothing."""
+
+    path: str
+    defined: Mapping[str, Sequence[Site]] = field(default_factory=dict)
+    imported: frozenset[str] = frozenset()
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: str, source: _Source | None) -> _Near:
+        if source is None:
+            return cls(path)
+        defined: dict[str, list[Site]] = {}
+        for definition in source.outline.definitions:
+            defined.setdefault(definition.name, []).append(Site(path, definition.start))
+        return cls(path, defined, source.imported, source.modules)
+
+
+def _meant(name: str, near: _Near, index: _Index) -> list[tuple[str, Site]]:
+    """Where `name` on a changed line is most likely defined, and what it is called there."""
+    if (module := near.modules.get(name)) and (exported := index.defaults.imported(module, used_in=near.path)):
+        return [(DEFAULT, exported[0])]
+    # What its own file defines is known better than any search tells: a class's attributes, say.
+    called, places = name, (*near.defined.get(name, ()), *index.sites.get(name, ()))
+    if not places and name in near.imported:
+        # Exported once more, under a name, by a module that is the door to others.
+        called, places = DEFAULT, tuple(index.defaults.named_like(name))
+    likely = likely_sites(name, places, used_in=near.path, imported=near.imported)
+    return [(called, site) for site in likely]
 
 
 def _scopes(part: _Part, source: _Source) -> Iterator[Excerpt]:
@@ -283,4 +324,6 @@ def _changed_signatures(parts: Sequence[_Part], sources: Mapping[str, _Source | 
         for definition in source.outline.definitions:
             if touched.intersection(range(definition.start, definition.signature_end + 1)):
                 found.setdefault(definition.name, part)
+    # What has no name is called by as many as import it.
+    found.pop(DEFAULT, None)
     return list(found.items())

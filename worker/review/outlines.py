@@ -158,7 +158,9 @@ def _exchange(process: subprocess.Popen[bytes], asked: bytes, *, deadline: float
 def _read(answer: bytes) -> Outline:
     """Raises `_LostError` for what is no outline: a file may have made the process say anything."""
     try:
-        return Outline(tuple(map(_definition, json.loads(answer))))
+        default, *definitions = json.loads(answer)
+        found = tuple(map(_definition, definitions))
+        return Outline(found, None if default is None else _definition(default))
     except (ValueError, TypeError, RecursionError) as error:
         raise _LostError("what it said is no outline") from error
 
@@ -192,7 +194,8 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, asked["limit_s"])
         found = outline(asked["path"], data)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        fields = [(item.name, item.start, item.end, item.signature_end) for item in found.definitions]
+        items = (found.default, *found.definitions)
+        fields = [item and (item.name, item.start, item.end, item.signature_end) for item in items]
         sys.stdout.write(json.dumps(fields) + "\n")
         sys.stdout.flush()
 

@@ -20,6 +20,15 @@ class Language:
     entry: str = "language"
     """The function of the package that gives the grammar."""
 
+    @property
+    def has_default_exports(self) -> bool:
+        return self.family == "javascript"
+
+    @property
+    def family(self) -> str:
+        """Languages of one family name one another's definitions."""
+        return _FAMILIES.get(self.name, self.name)
+
 
 def _types(names: str) -> frozenset[str]:
     return frozenset(names.split())
@@ -95,4 +104,4 @@ def is_foreign(path: str, other: str) -> bool:
     one, two = language_of(path), language_of(other)
     if one is None or two is None:
         return False
-    return _FAMILIES.get(one.name, one.name) != _FAMILIES.get(two.name, two.name)
+    return one.family != two.family

@@ -6,13 +6,13 @@ import functools
 import importlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import tree_sitter
 
 from worker.core.evidence.languages import FUNCTIONS, Language, language_of
-from worker.core.evidence.sites import names_defined
+from worker.core.evidence.sites import DEFAULT, is_default_export, names_defined
 
 MAX_BYTES: Final = 400_000
 MAX_LINE: Final = 5_000
@@ -43,13 +43,17 @@ class Outline:
     """Definitions in the order of their first lines; of one that holds another, the outer one first."""
 
     definitions: tuple[Definition, ...] = ()
+    default: Definition | None = None
+    """What the file exports as a whole, called `DEFAULT`; among `definitions` too where it has no name of its own."""
 
     def enclosing(self, line: int) -> Sequence[Definition]:
         """What holds `line`, outermost first."""
         return [found for found in self.definitions if found.start <= line <= found.end]
 
     def named(self, name: str, line: int) -> Definition | None:
-        """The definition of `name` whose signature holds `line`."""
+        """The definition of `name` whose signature holds `line`; of `DEFAULT` wherever it stands."""
+        if name == DEFAULT:
+            return self.default
         for found in self.definitions:
             if found.name == name and found.start <= line <= found.signature_end:
                 return found
@@ -66,20 +70,22 @@ def outline(path: str, source: bytes) -> Outline:
         return Outline()
     language = language_of(path)
     found = _parsed(language, source) if language is not None else None
-    return _ordered(found or _guessed(source))
+    return found or _guessed(source)
 
 
 def guessed_outline(source: bytes) -> Outline:
     """`outline` without a grammar: for any language, and for files that a grammar could not finish."""
-    return _ordered(_guessed(source)) if _is_readable(source) else Outline()
+    return _guessed(source) if _is_readable(source) else Outline()
 
 
 def _is_readable(source: bytes) -> bool:
     return len(source) <= MAX_BYTES and b"\0" not in source and all(len(row) <= MAX_LINE for row in source.split(b"\n"))
 
 
-def _ordered(found: Sequence[Definition]) -> Outline:
-    return Outline(tuple(sorted(found, key=lambda item: (item.start, -item.end))))
+def _ordered(found: Sequence[Definition], default: Definition | None) -> Outline:
+    if default is not None and not any((it.start, it.end) == (default.start, default.end) for it in found):
+        found = [*found, default]
+    return Outline(tuple(sorted(found, key=lambda item: (item.start, -item.end))), default)
 
 
 @functools.cache
@@ -99,7 +105,9 @@ class _Steps:
         return self.taken > _MAX_STEPS
 
 
-def _parsed(language: Language, source: bytes) -> list[Definition]:
+def _parsed(language: Language, source: bytes) -> Outline | None:
+    """None where nothing is found, or the parse took too long."""
+
     def slice_of(offset: int, point: object) -> bytes:
         del point
         return source[offset : offset + 65_536]
@@ -107,8 +115,10 @@ def _parsed(language: Language, source: bytes) -> list[Definition]:
     try:
         tree = tree_sitter.Parser(_grammar(language)).parse(slice_of, progress_callback=_Steps())
     except ValueError:  # how the binding says that the callback ended the parse
-        return []
-    return [found for node in _defining(tree, language) if (found := _definition(node, source)) is not None]
+        return None
+    found = [found for node in _defining(tree, language) if (found := _definition(node, source)) is not None]
+    default = _default_export(tree, source, found) if language.has_default_exports else None
+    return _ordered(found, default) if found or default is not None else None
 
 
 def _defining(tree: tree_sitter.Tree, language: Language) -> Iterator[tree_sitter.Node]:
@@ -143,11 +153,18 @@ def _definition(node: tree_sitter.Node, source: bytes) -> Definition | None:
     # Decorators, `export` and a declaration's keyword stand around what they belong to.
     while outer.parent is not None and outer.parent.type in _WRAPPERS and outer.parent.child_count <= _FEW_CHILDREN:
         outer = outer.parent
-    start, end = outer.start_point[0] + 1, max(outer.end_point[0] + 1 - (outer.end_point[1] == 0), 1)
     body = node.child_by_field_name("body")
     if body is None:
         value = node.child_by_field_name("value")
         body = value.child_by_field_name("body") if value is not None else None
+    # C++ defines a member outside its class as `Class::member`.
+    word = source[name.start_byte : name.end_byte].decode("utf-8", "replace").rpartition("::")[2]
+    return _spanning(word, outer, body, source)
+
+
+def _spanning(name: str, outer: tree_sitter.Node, body: tree_sitter.Node | None, source: bytes) -> Definition:
+    """The lines of `outer`, whose signature goes as far as `body`, or to its end where it has none."""
+    start, end = outer.start_point[0] + 1, max(outer.end_point[0] + 1 - (outer.end_point[1] == 0), 1)
     signature_end = end
     if body is not None:
         # A body that opens with a bracket, or goes on behind the signature, shares its first line with it.
@@ -156,9 +173,43 @@ def _definition(node: tree_sitter.Node, source: bytes) -> Definition | None:
         opens = source[body.start_byte : body.start_byte + 1] in b"{(["
         signature_end = line + 1 if opens or before.strip() else line
     signature_end = max(start, min(signature_end, end, start + _SIGNATURE_LINES - 1))
-    # C++ defines a member outside its class as `Class::member`.
-    word = source[name.start_byte : name.end_byte].decode("utf-8", "replace").rpartition("::")[2]
-    return Definition(word, start, max(end, start), signature_end)
+    return Definition(name, start, max(end, start), signature_end)
+
+
+def _default_export(tree: tree_sitter.Tree, source: bytes, found: Sequence[Definition]) -> Definition | None:
+    """`export default …`, `module.exports = …` or `export = …`, of which the last one counts."""
+    for node in reversed(tree.root_node.named_children):
+        exported = _exported(node, source)
+        if exported is None:
+            continue
+        if exported.type == "identifier":
+            # `export default Button;` says nothing more; where Button is defined it is told what that is.
+            word = source[exported.start_byte : exported.end_byte].decode("utf-8", "replace")
+            named = next((each for each in found if each.name == word), None)
+            if named is not None:
+                return replace(named, name=DEFAULT)
+        body = exported.child_by_field_name("body")
+        return _spanning(DEFAULT, node, body or exported, source)
+    return None
+
+
+def _exported(node: tree_sitter.Node, source: bytes) -> tree_sitter.Node | None:
+    """The value or declaration that a statement of a file's top exports as a whole."""
+    if node.type == "export_statement":
+        if not any(child.type in ("default", "=") for child in node.children[:_MOST_MARKS]):
+            return None
+        named = node.child_by_field_name("declaration") or node.child_by_field_name("value")
+        return named or next((child for child in reversed(node.named_children[:_MOST_MARKS])), None)
+    inner = next(iter(node.named_children[:1]), None)
+    if node.type != "expression_statement" or inner is None or inner.type != "assignment_expression":
+        return None
+    left, right = inner.child_by_field_name("left"), inner.child_by_field_name("right")
+    is_module = left is not None and source[left.start_byte : left.end_byte] == b"module.exports"
+    return right if is_module else None
+
+
+_MOST_MARKS: Final = 12
+"""Decorators and words before what is exported."""
 
 
 _WRAPPERS: Final = frozenset(
@@ -199,16 +250,19 @@ def _name(node: tree_sitter.Node) -> tree_sitter.Node | None:
 _INDENT: Final = re.compile(r"[ \t]*")
 
 
-def _guessed(source: bytes) -> list[Definition]:
+def _guessed(source: bytes) -> Outline:
     """By shape and indentation: a definition ends before the next line that is indented no deeper."""
     rows = source.decode("utf-8", "replace").split("\n")
     found: list[Definition] = []
+    default: Definition | None = None
     for index, row in enumerate(rows):
+        if is_default_export(row):
+            default = Definition(DEFAULT, index + 1, _end(rows, index) + 1, index + 1)
         for name in names_defined(row):
             found.append(Definition(name, index + 1, _end(rows, index) + 1, index + 1))
         if len(found) > _MAX_DEFINITIONS:
             break
-    return found
+    return _ordered(found, default)
 
 
 def _end(rows: Sequence[str], index: int) -> int:

@@ -24,6 +24,7 @@ PATTERN: Final = (
     r"|^    [A-Za-z_][A-Za-z0-9_]*[[:blank:]]*:[[:blank:]]*[A-Za-z_\"]"
     r"|^    [A-Z_][A-Z0-9_]*[[:blank:]]*="
     r"|^[[:blank:]]*#[[:blank:]]*define[[:blank:]]"
+    r"|^[[:blank:]]*(export[[:blank:]]+default([^A-Za-z0-9_$]|$)|(module[.]exports|export)[[:blank:]]*=[^=])"
     rf"|^[[:blank:]]*(({_MODIFIERS})[[:blank:]]+)*[A-Za-z_~][A-Za-z0-9_<>,:*&. ]*\([^;]*[{{,)]?[[:blank:]"
     "\r]*$"
 )
@@ -42,15 +43,19 @@ _SHAPES: Final = (
     # `name(…) {`: a method of JavaScript, TypeScript, PHP.
     re.compile(rf"\s*(?:(?:{_MODIFIERS}|get|set)\s+)*[*#]?({_WORD})\s*\([^;]*\)[^;]*\{{\s*$"),
 )
+_DEFAULT_EXPORT: Final = re.compile(r"\s*(?:export\s+default(?![\w$])|(?:module\.exports|export)\s*=(?!=))")
+_WITHIN_EXPORT: Final = re.compile(rf"\b(?:class|function|interface|enum)\b\s*\*?\s*({_WORD})")
 _STATEMENT_WORDS: Final = """
 if for while switch return else elif new throw catch do case with await yield assert not and or in is lambda sizeof
-print raise except try import from super this self function class def
+print raise except try import from super this self function class def extends implements
 """
 _NO_NAMES: Final = frozenset(_STATEMENT_WORDS.split())
 _STARTS_STATEMENT: Final = re.compile(
     r"\s*(?:return|else|new|throw|await|yield|case|assert|raise|del|not|in|if|while|for)\b"
 )
 _MAX_ROW: Final = 400
+DEFAULT: Final = "default"
+"""Stands for what a module exports without a name; no code can use the word as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ def names_defined(row: str) -> list[str]:
     """Names that a line seems to define; most often none or one."""
     if len(row) > _MAX_ROW or _STARTS_STATEMENT.match(row):
         return []
+    if is_default_export(row):
+        return [name for name in _WITHIN_EXPORT.findall(row) if name not in _NO_NAMES][:1]
     for shape in _SHAPES:
         match = shape.match(row)
         if match and match.group(1) not in _NO_NAMES:
@@ -72,10 +79,17 @@ def names_defined(row: str) -> list[str]:
     return []
 
 
+def is_default_export(row: str) -> bool:
+    """Whether a line begins what its module exports as a whole, named or not."""
+    return _DEFAULT_EXPORT.match(row) is not None
+
+
 def index_sites(lines: Iterable[tuple[str, int, str]]) -> Mapping[str, tuple[Site, ...]]:
-    """(path, line, text) → name → where it seems to be defined, in the order given."""
+    """(path, line, text) → name → where it seems to be defined, in the order given; default exports as `DEFAULT`."""
     found: dict[str, list[Site]] = {}
     for path, line, text in lines:
         for name in names_defined(text):
             found.setdefault(name, []).append(Site(path, line))
+        if is_default_export(text):
+            found.setdefault(DEFAULT, []).append(Site(path, line))
     return {name: tuple(sites) for name, sites in found.items()}

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from worker.core.evidence.names import identifiers, imported_words, likely_sites
-from worker.core.evidence.sites import PATTERN, Site, index_sites, names_defined
+from worker.core.evidence.sites import DEFAULT, PATTERN, Site, index_sites, is_default_export, names_defined
 
 DEFINING = {
     "def foo(x):": "foo",
@@ -60,6 +60,37 @@ def test_a_line_that_defines_a_name_is_known_by_its_shape(row: str) -> None:
 @pytest.mark.parametrize("row", OTHER)
 def test_a_line_that_uses_a_name_does_not_define_it(row: str) -> None:
     assert names_defined(row) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        ("export default function () {", []),
+        ("export default async function* () {", []),
+        ("export default class {", []),
+        ("export default class extends Base {", []),
+        ("export default async (a) => {", []),
+        ("export default connect(state)(View);", []),
+        ("export default{", []),
+        ("export default", []),
+        ("export default Button;", []),
+        ("export default memo(function Button(props) {", ["Button"]),
+        ("export default abstract class Button {", ["Button"]),
+        ("module.exports = function (a) {", []),
+        ("module.exports = class Button {", ["Button"]),
+        ("export = Button;", []),
+    ],
+)
+def test_what_a_module_exports_as_a_whole_is_known_by_its_shape(row: str, names: list[str]) -> None:
+    assert is_default_export(row)
+    assert names_defined(row) == names
+    assert re.search(as_python(PATTERN), row), "the search of the repository has to find it first"
+    assert index_sites([("a.js", 3, row)]) == {name: (Site("a.js", 3),) for name in (*names, DEFAULT)}
+
+
+@pytest.mark.parametrize("row", ["export const a = 1", "exports.a = b", "export { default } from './a'", "defaulted()"])
+def test_a_part_of_what_a_module_exports_is_not_the_whole(row: str) -> None:
+    assert not is_default_export(row)
 
 
 def test_an_index_keeps_every_place_of_a_name() -> None:

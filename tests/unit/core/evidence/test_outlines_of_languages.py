@@ -186,6 +186,35 @@ def test_a_signature_ends_where_the_body_begins() -> None:
     assert (found["name"].start, found["name"].signature_end, found["name"].end) == (3, 4, 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "lines"),
+    [
+        ("a.js", b"x()\nexport default function () {\n  y()\n}\n", (2, 2, 4)),
+        ("a.ts", b"export default class<T>\n  extends B<T> {\n  f(): T { return 1 }\n}\n", (1, 2, 4)),
+        ("a.tsx", b"export default async (a: A) => {\n  return <p/>\n}\n", (1, 1, 3)),
+        ("a.jsx", b"export default memo(function V() {\n  return <p/>\n})\n", (1, 1, 3)),
+        ("a.js", b"function go(\n  a\n) {\n}\n\nexport default go;\n", (1, 3, 4)),
+        ("a.js", b"module.exports = {\n  a: 1,\n};\n", (1, 1, 3)),
+        ("a.ts", b"function go() {\n}\nexport = go;\n", (1, 1, 2)),
+        ("a.vue", b"<script>\nexport default {\n  name: 'a',\n}\n</script>\n", (2, 2, 4)),
+    ],
+)
+def test_what_a_module_exports_as_a_whole_is_found_though_it_has_no_name(
+    name: str, source: bytes, lines: tuple[int, int, int]
+) -> None:
+    found = outline(name, source).named("default", 99)
+    assert found is not None
+    assert (found.start, found.signature_end, found.end) == lines
+
+
+def test_an_export_without_a_name_holds_its_lines_and_one_with_a_name_is_told_once() -> None:
+    source = b"export default function () {\n  y()\n}\n"
+    assert [found.name for found in outline("a.js", source).enclosing(2)] == ["default"]
+    source = b"export default function go() {\n  y()\n}\n"
+    assert [found.name for found in outline("a.js", source).enclosing(2)] == ["go"]
+    assert outline("a.py", b"def f(): pass\n").named("default", 1) is None
+
+
 def test_what_encloses_a_line_is_named_from_the_outside_in() -> None:
     source = b"class A:\n    def f(self):\n        def g():\n            return 1\n        return g\n"
     assert [found.name for found in outline("a.py", source).enclosing(4)] == ["A", "f", "g"]
