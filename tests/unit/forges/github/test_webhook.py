@@ -138,6 +138,8 @@ def test_our_own_posts_coming_back_are_ignored() -> None:
     for event, name in (("issue_comment", "comment"), ("pull_request_review", "review")):
         assert parse({"action": "created", name: {"body": f"{mark}\nText"}}, event) == Ignored("our own post")
     assert parse({"sender": {"type": "Bot"}, "comment": {"body": "hi"}}, "issue_comment") == Ignored("author is a bot")
+    said = {"sender": {"type": "User"}, "comment": {"body": "hi"}}
+    assert parse(said, "issue_comment") == Ignored("event not handled")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,49 @@ def test_forks_are_marked_deleted_ones_too() -> None:
 def test_what_is_not_one_sound_json_object_is_bad_input(body: bytes) -> None:
     with pytest.raises(BadInput):
         parse(body)
+
+
+SOUND = json.dumps(payload(title="Better")).encode()
+
+
+@pytest.mark.parametrize(
+    ("sound", "unsound"),
+    [
+        (b'{"action": "opened",', b'{"action": "opened", "action": "opened",'),
+        (b'"state": "open",', b'"state": "open", "state": "open",'),
+        (b'"title": "Better"', b'"title": NaN'),
+        (b'"title": "Better"', b'"title": "\\udfff"'),
+        (b'"title": "Better"', b'"\\ud800": "Better"'),
+        (b'"title": "Better"', b'"title": "\xff"'),
+    ],
+    ids=["a name twice", "a name twice within", "no number", "half a character", "half a name", "not UTF-8"],
+)
+def test_one_flaw_makes_a_sound_payload_bad_input(sound: bytes, unsound: bytes) -> None:
+    """Each flaw alone: a payload that lacks its members is refused whatever else is wrong with it."""
+    assert isinstance(parse(SOUND), Delivery)
+    assert SOUND.count(sound) == 1
+    with pytest.raises(BadInput):
+        parse(SOUND.replace(sound, unsound))
+
+
+@pytest.mark.parametrize("event", ["ping", "issue_comment"])
+def test_what_is_no_object_is_bad_input_for_every_event(event: str) -> None:
+    with pytest.raises(BadInput):
+        parse([payload()], event)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-github-event": ""}, {"x-github-event": "Pull Request\n"}], ids=repr)
+def test_a_call_that_names_no_event_is_bad_input(headers: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="X-GitHub-Event"):
+        webhook.parse(headers, SOUND)
+
+
+def test_an_edit_without_changes_and_an_author_who_is_gone_are_no_fault_of_the_payload() -> None:
+    assert parse(payload("edited")) == Ignored("action not handled")
+    assert parse(payload("edited") | {"changes": None}) == Ignored("action not handled")
+    ghost = parse(payload(user=None) | {"sender": None})
+    assert isinstance(ghost, Delivery)
+    assert not ghost.is_bot
 
 
 FORM = {"x-github-event": "pull_request", "content-type": "application/x-www-form-urlencoded; charset=utf-8"}
