@@ -85,6 +85,9 @@ def test_what_is_cut_from_a_long_list_is_not_said_to_be_harmless() -> None:
     said = summary_text(report(*(finding(n, anchored=False) for n in range(1, 61))), Voice())
     assert said.count("**Finding ") == 50
     assert "- 10 findings more, none of them worse" in said
+    just = summary_text(report(*(finding(n, anchored=False) for n in range(1, 51))), Voice())
+    assert just.count("**Finding ") == 50
+    assert "none of them worse" not in just
 
 
 def test_a_finding_about_no_file_shows_no_place() -> None:
@@ -117,8 +120,35 @@ def test_findings_below_the_shown_severity_are_counted_and_not_hidden() -> None:
     assert comments(report(finding(1, Severity.LOW)), Voice(min_severity=Severity.HIGH)) == ()
 
 
+def test_where_nothing_is_severe_enough_to_show_no_worst_is_named() -> None:
+    said = report(finding(1, Severity.LOW), finding(2, Severity.LOW))
+    voice = Voice(min_severity=Severity.HIGH)
+    assert summary_text(said, voice).startswith("### 2 findings\n")
+    assert "2 findings below severity high not shown" in summary_text(said, voice)
+    assert summary_text(report(finding(1, Severity.LOW)), voice).startswith("### 1 finding\n")
+
+
+def test_findings_about_a_change_without_lines_are_not_called_nothing() -> None:
+    assert headline(report(finding(1, anchored=False), ledger=Ledger(0, 0))) == "### 1 finding, high"
+
+
 def test_a_standin_says_that_it_is_no_model() -> None:
     assert "No model took part" in summary_text(report(is_standin=True), Voice())
+    assert "No model took part" not in summary_text(report(), Voice())
+
+
+def test_the_reader_is_told_what_to_do_next() -> None:
+    check, read = "Check each finding before you act on it", "Have a person read what could not be reviewed."
+    clean = summary_text(report(), Voice())
+    assert check not in clean
+    assert read not in clean
+    assert check in summary_text(report(finding(1)), Voice())
+    assert read in summary_text(report(ledger=Ledger(2, 1, (UNANSWERED,))), Voice())
+
+
+def test_where_no_request_was_made_no_cost_is_shown() -> None:
+    assert summary_text(report(), Voice()).endswith("<sub>`kimi-k2.6` · aaaaaaaaaaaa</sub>")
+    assert summary_text(report(model=""), Voice()).endswith("<sub>aaaaaaaaaaaa</sub>")
 
 
 def test_notes_and_costs_are_shown() -> None:
@@ -230,6 +260,9 @@ def test_what_was_raised_before_is_named_and_not_posted_again() -> None:
     text = summary_text(said, Voice(), raised={"fp1"})
     assert "**Raised on an earlier commit and still there**" in text
     assert "1 at its line, 1 below" in text
+    more = summary_text(report(finding(1), finding(2), finding(3)), Voice(), raised={"fp1"})
+    assert "2 at their lines, 1 below" in more
+    assert "**More findings**" not in more
 
 
 def test_a_secret_is_masked_everywhere() -> None:
