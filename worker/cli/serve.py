@@ -76,9 +76,7 @@ def worker(with_parent: Parent = None, ready_fd: ReadyFd = None) -> None:
 
     signals.worker_ready.connect(ready, weak=False)
     with beating(settings.kimi_review_home, "worker"):
-        app.worker_main(
-            ["--quiet", "worker", "--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
-        )
+        app.worker_main(["--quiet", "worker"])
 
 
 def upkeep() -> None:
