@@ -24,6 +24,7 @@ from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.cli.store import opened_jobs
 from worker.core.change import Change, ChangeRef
+from worker.core.counting import counted
 from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, ReviewError
 from worker.core.job import State
@@ -126,10 +127,7 @@ def _agreed(chosen: Chosen, priced: Estimate, settings: Settings, *, is_agreed: 
     """Tell what would happen, and ask; False when there is nothing to do or the answer is no."""
     console = open_console()
     total = len(chosen.new) + len(chosen.known) + len(chosen.left_out)
-    console.print(
-        f"{total:,} change{'' if total == 1 else 's'}: {len(chosen.new)} to review,"
-        f" {len(chosen.known)} with a job already."
-    )
+    console.print(f"{counted(total, 'change')}: {len(chosen.new)} to review, {len(chosen.known)} with a job already.")
     for ref, reason in chosen.left_out[:SHOWN_ROWS]:
         console.print(Text(f"  left out: {visible(str(ref))}: {visible(reason)}", style="yellow"), soft_wrap=True)
     if len(chosen.left_out) > SHOWN_ROWS:

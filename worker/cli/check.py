@@ -31,6 +31,7 @@ from worker.cli.report_text import open_console
 from worker.cli.setting_up import set_up
 from worker.cli.store import redis_url_of
 from worker.clock import SystemClock
+from worker.core.counting import counted
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
@@ -156,7 +157,7 @@ async def _lift(throttle: RedisThrottle, jobs: Jobs, until: datetime) -> str:
         hastened = await jobs.hasten("the provider answers again, by kimi-review check")
     except ReviewError as error:
         return f"but the fleet's pause until {until:%H:%M} UTC stays: {error}"
-    go_on = f"{hastened} deferred job{'' if hastened == 1 else 's'} go{'es' if hastened == 1 else ''} on now"
+    go_on = f"{counted(hastened, 'deferred job')} go{'es' if hastened == 1 else ''} on now"
     return f"the fleet's pause until {until:%H:%M} UTC is lifted, {go_on}"
 
 

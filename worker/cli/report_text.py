@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from worker.core.counting import counted
 from worker.core.finding import Finding, Severity
 from worker.core.ledger import Ledger
 from worker.core.markdown import visible
@@ -69,7 +70,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if len(plan.chunks) > _SHOWN_CHUNKS:
         console.print(f"… and {len(plan.chunks) - _SHOWN_CHUNKS} more chunks; --format json lists them all.")
     total = sum(chunk.input_tokens for chunk in plan.chunks)
-    console.print(f"\n{_count(len(plan.chunks), 'request')}, at most {total:,} input tokens in all.")
+    console.print(f"\n{counted(len(plan.chunks), 'request')}, at most {total:,} input tokens in all.")
     console.print(f"Window {plan.window_tokens:,} tokens, of which {plan.output_tokens:,} are kept for the answer.")
     _show_ledger(plan.ledger, console, verb="would be reviewed")
 
@@ -108,7 +109,7 @@ def _show_finding(finding: Finding, console: Console) -> None:
 def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
     style = "green" if ledger.is_complete else "yellow"
     console.print(
-        Text(f"{ledger.reviewed_lines:,} of {_count(ledger.changed_lines, 'changed line')} {verb}.", style=style)
+        Text(f"{ledger.reviewed_lines:,} of {counted(ledger.changed_lines, 'changed line')} {verb}.", style=style)
     )
     if not ledger.not_reviewed:
         return
@@ -126,7 +127,7 @@ def _show_ledger(ledger: Ledger, console: Console, *, verb: str) -> None:
 
 def _usage(usage: Usage, seconds: float | None, *, is_free: bool) -> list[str]:
     parts = [
-        _count(usage.requests, "request"),
+        counted(usage.requests, "request"),
         f"{usage.input_tokens:,} input tokens" + (f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""),
         f"{usage.output_tokens:,} output tokens",
     ]
@@ -156,7 +157,3 @@ def _joined(parts: list[str], *, width: int) -> list[str]:
         else:
             lines.append(part)
     return lines
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

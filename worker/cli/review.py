@@ -246,9 +246,9 @@ def _tell(report: Report, format: ReportFormat, output: Path | None, *, seconds:
         case ReportFormat.MARKDOWN:
             _write(summary_text(report, Voice(max_comments=0, mask=mask)) + "\n", output)
         case ReportFormat.HTML:
-            _write(report_html(report, mask=mask), output)
+            _write(report_html(report), output)
         case ReportFormat.SARIF:
-            _write(json.dumps(report_sarif(report, mask=mask), indent=2) + "\n", output)
+            _write(json.dumps(report_sarif(report), indent=2) + "\n", output)
         case ReportFormat.TEXT:
             with _console(output) as console:
                 show_report(report, console, seconds=seconds)

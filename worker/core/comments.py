@@ -8,7 +8,9 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from worker.core import markdown
+from worker.core.counting import counted
 from worker.core.finding import Anchor, Finding, Severity
+from worker.core.fingerprint import told_apart
 from worker.core.ledger import Ledger, NotReviewed
 from worker.core.markdown import Mask
 from worker.core.report import Report, Usage
@@ -93,26 +95,19 @@ def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> S
 
 def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> tuple[Comment, ...]:
     """The inline comments, worst first: the same for the same report, so that a restart knows what it posted."""
-    made: list[Comment] = []
-    taken: Counter[str] = Counter()
-    for finding in select(report, voice, raised=raised).inline:
-        anchor = finding.anchor
-        if anchor is None:
-            continue
-        taken[finding.fingerprint] += 1
-        # The same code wrong in the same way twice in a file: two comments, each with a name of its own.
-        again = f".{taken[finding.fingerprint]}" if taken[finding.fingerprint] > 1 else ""
-        made.append(
-            Comment(
-                path=anchor.path,
-                side=anchor.side,
-                start_line=anchor.start_line,
-                line=anchor.line,
-                body=_body(finding, anchor, voice),
-                fingerprint=f"{finding.fingerprint}{again}",
-            )
+    placed = [(finding, finding.anchor) for finding in select(report, voice, raised=raised).inline if finding.anchor]
+    names = told_apart(finding.fingerprint for finding, _ in placed)
+    return tuple(
+        Comment(
+            path=anchor.path,
+            side=anchor.side,
+            start_line=anchor.start_line,
+            line=anchor.line,
+            body=_body(finding, anchor, voice),
+            fingerprint=name,
         )
-    return tuple(made)
+        for (finding, anchor), name in zip(placed, names, strict=True)
+    )
 
 
 def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> str:
@@ -131,7 +126,7 @@ def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()
     parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice)
     if chosen.below:
         parts.append(
-            f"{_number(chosen.below, 'finding')} below severity {voice.min_severity} not shown (`REVIEW_MIN_SEVERITY`)."
+            f"{counted(chosen.below, 'finding')} below severity {voice.min_severity} not shown (`REVIEW_MIN_SEVERITY`)."
         )
     parts += [_next_step(report, chosen), _footer(report)]
     return "\n\n".join(part for part in parts if part)
@@ -172,12 +167,12 @@ def ledger_text(ledger: Ledger, *, mask: Mask | None = None) -> str:
         for row in rest[_FOLDED_ROWS:]:
             by_reason[row.reason] += row.lines
         shown += [
-            f"- {_number(len(rest) - _FOLDED_ROWS, 'file')} more: "
+            f"- {counted(len(rest) - _FOLDED_ROWS, 'file')} more: "
             + ", ".join(f"{markdown.inline(reason, mask=mask)} ({lines:,})" for reason, lines in by_reason.items())
         ]
     # `<details>` is ours alone: nothing that a stranger wrote can open or end one.
     return (
-        f"{line}; not reviewed: {named}; and {_number(len(rest), 'file')} more ({lines_left:,})\n\n"
+        f"{line}; not reviewed: {named}; and {counted(len(rest), 'file')} more ({lines_left:,})\n\n"
         f"<details><summary>All that was not reviewed</summary>\n\n" + "\n".join(shown) + "\n\n</details>"
     )
 
@@ -220,10 +215,10 @@ def _headline(report: Report, chosen: Selection) -> str:
             return "No findings; every changed line was reviewed"
         if ledger.reviewed_lines == 0:
             return "Nothing was reviewed" if failed else "Nothing was reviewed: rules leave all of it out"
-        by_rule = f"{_number(ledger.changed_lines - ledger.reviewed_lines, 'changed line')} left out by rule"
+        by_rule = f"{counted(ledger.changed_lines - ledger.reviewed_lines, 'changed line')} left out by rule"
         return f"No findings in what was reviewed; {failed or by_rule}"
     worst = min((finding.severity for finding in chosen.shown), key=lambda severity: severity.rank, default=None)
-    headline = _number(total, "finding")
+    headline = counted(total, "finding")
     if worst is not None and total > 1:
         headline += f", the worst {worst}"
     elif worst is not None:
@@ -237,8 +232,8 @@ def _failed(ledger: Ledger) -> str:
     lines = sum(row.lines for row in rows)
     # Of a file that was too large to fetch nobody knows the lines.
     uncounted = sum(not row.lines for row in rows)
-    parts = [_number(lines, "changed line")] if lines else []
-    parts += [_number(uncounted, "whole file")] if uncounted else []
+    parts = [counted(lines, "changed line")] if lines else []
+    parts += [counted(uncounted, "whole file")] if uncounted else []
     return f"{' and '.join(parts)} could not be reviewed" if parts else ""
 
 
@@ -268,7 +263,7 @@ def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]
         row = (_BADGES[finding.severity], place, f"**{_title(finding, voice)}**", said)
         lines.append(f"- {' '.join(part for part in row if part)}")
     if len(rows) > _LISTED_FINDINGS:
-        lines.append(f"- {_number(len(rows) - _LISTED_FINDINGS, 'finding')} more, none of them worse")
+        lines.append(f"- {counted(len(rows) - _LISTED_FINDINGS, 'finding')} more, none of them worse")
     return ["\n".join(lines)]
 
 
@@ -301,10 +296,6 @@ def _usage(usage: Usage) -> str:
     about = "about " if usage.is_estimated else ""
     cost = f" · {about}${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
     return (
-        f"{_number(usage.requests, 'request')} · {about}{usage.input_tokens:,} input and"
+        f"{counted(usage.requests, 'request')} · {about}{usage.input_tokens:,} input and"
         f" {usage.output_tokens:,} output tokens{cost}"
     )
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -162,11 +162,11 @@ def _alike(ours: frozenset[str], theirs: frozenset[str]) -> float:
 
 
 def _named(chunk: Chunk, name: str) -> ChunkFile | None:
-    """The file the model means: by its short id, or by its path when that names one file only."""
-    by_id = [file for file in chunk.files if file.id == name.strip()]
-    by_path: Sequence[ChunkFile] = [file for file in chunk.files if file.path == name.strip()]
-    found = by_id or by_path
-    return found[0] if found else None
+    """The file the model means: by its short id, else by its path."""
+    wanted = name.strip()
+    by_id = (file for file in chunk.files if file.id == wanted)
+    by_path = (file for file in chunk.files if file.path == wanted)
+    return next(by_id, None) or next(by_path, None)
 
 
 def _rank(finding: Finding) -> tuple[int, str, int]:

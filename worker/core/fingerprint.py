@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*(?:[.:]+[^\W\d]\w*)*")
 # A word of prose changes with the model's mood; what looks like code does not.
@@ -21,6 +23,16 @@ def fingerprint(*, path: str, code: str, category: str, title: str) -> str:
     # Lengths keep ("ab", "c") and ("a", "bc") apart whatever the parts hold.
     material = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def told_apart(fingerprints: Iterable[str]) -> list[str]:
+    """The fingerprints in order, `.2`, `.3` … behind one that came before: a file may hold the same fault twice."""
+    seen: Counter[str] = Counter()
+    names = []
+    for one in fingerprints:
+        seen[one] += 1
+        names.append(one if seen[one] == 1 else f"{one}.{seen[one]}")
+    return names
 
 
 def _identifiers(title: str) -> set[str]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from html import escape
 
 from worker.core import page
+from worker.core.counting import counted
 from worker.core.finding import Finding, Severity
 from worker.core.ledger import Ledger
-from worker.core.markdown import Mask, visible
+from worker.core.markdown import visible
 from worker.core.report import Report, Usage
 
 _COLOURS = {Severity.CRITICAL: "bad", Severity.HIGH: "bad", Severity.MEDIUM: "wait", Severity.LOW: "busy"}
@@ -37,8 +38,8 @@ _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)|(?<!\*)\*\*(?=\S)([^*`\n]+)(?<=\S)\*
 _BREAK = re.compile(r"\n[ \t]*\n")
 
 
-def report_html(report: Report, *, mask: Mask | None = None) -> str:
-    """`review --format html`. `mask` takes secrets out of what the model wrote."""
+def report_html(report: Report) -> str:
+    """`review --format html`. What the model wrote is shown as it is: hand in a report that was `masked`."""
     by_file: dict[str, list[Finding]] = {}
     for finding in report.findings:
         by_file.setdefault(finding.anchor.path if finding.anchor else finding.path, []).append(finding)
@@ -48,10 +49,10 @@ def report_html(report: Report, *, mask: Mask | None = None) -> str:
         parts.append("<h2>Findings</h2>")
     for path, findings in by_file.items():
         parts.append(f'<h3 class="file">{_text(path)}</h3>')
-        parts += [_finding(finding, mask, heading="h4") for finding in findings]
+        parts += [_finding(finding, heading="h4") for finding in findings]
     if report.unanchored:
         parts.append("<h2>Without a line that could be proven</h2>")
-        parts += [_finding(finding, mask, heading="h3") for finding in report.unanchored]
+        parts += [_finding(finding, heading="h3") for finding in report.unanchored]
     if not by_file and not report.unanchored and report.ledger.reviewed_lines:
         parts.append("<p>No findings in the lines that were reviewed.</p>")
     parts += [_left_out(report.ledger), _usage(report.usage, is_free=report.is_standin)]
@@ -96,7 +97,7 @@ def _coverage(ledger: Ledger) -> str:
     return f'<h2 class="{state}">{said}</h2>{bar}'
 
 
-def _finding(finding: Finding, mask: Mask | None, *, heading: str) -> str:
+def _finding(finding: Finding, *, heading: str) -> str:
     colour = _COLOURS[finding.severity]
     where = ""
     if (anchor := finding.anchor) is not None:
@@ -105,20 +106,20 @@ def _finding(finding: Finding, mask: Mask | None, *, heading: str) -> str:
     elif finding.path:
         where = f" · {_text(finding.path)}"
     parts = [
-        f'<{heading} class="title">{_SPAN.sub(_span, _text(finding.title, mask))}</{heading}>',
+        f'<{heading} class="title">{_SPAN.sub(_span, _text(finding.title))}</{heading}>',
         f'<p class="place soft"><span class="{colour}">{finding.severity.value}</span>'
         f" · {_text(finding.category)}{where}</p>",
-        _prose(finding.body, mask),
+        _prose(finding.body),
     ]
     if finding.suggestion is not None:
-        shown = _text(finding.suggestion, mask)
+        shown = _text(finding.suggestion)
         parts.append(f'<p class="label soft">Suggested</p><pre class="suggestion" tabindex="0">{shown}</pre>')
     return f'<article class="card finding {colour}">{"".join(parts)}</article>'
 
 
-def _prose(text: str, mask: Mask | None) -> str:
+def _prose(text: str) -> str:
     """Paragraphs with bold, code spans and fenced code; every other mark is shown as it was written."""
-    shown = visible(mask(text) if mask else text)
+    shown = visible(text)
     parts: list[str] = []
     end = 0
     for fence in _FENCED.finditer(shown):
@@ -155,7 +156,7 @@ def _left_out(ledger: Ledger) -> str:
 def _usage(usage: Usage, *, is_free: bool) -> str:
     about = "about " if usage.is_estimated else ""
     parts = [
-        f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}",
+        counted(usage.requests, "request"),
         f"{about}{usage.input_tokens:,} input tokens ({usage.cached_tokens:,} cached)",
         f"{about}{usage.output_tokens:,} output tokens",
         *([f"{about}${usage.cost_usd:.4f}"] if usage.cost_usd is not None and not is_free else []),
@@ -163,5 +164,5 @@ def _usage(usage: Usage, *, is_free: bool) -> str:
     return f'<h2>Cost</h2><p class="soft">{" · ".join(parts)}</p>'
 
 
-def _text(text: str, mask: Mask | None = None) -> str:
-    return escape(visible(mask(text) if mask else text), quote=True)
+def _text(text: str) -> str:
+    return escape(visible(text), quote=True)

@@ -5,15 +5,15 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/sarif-v2.1.0-errata01
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from worker import __version__
 from worker.core.finding import Anchor, Finding, Severity
+from worker.core.fingerprint import told_apart
 from worker.core.ledger import NotReviewed
-from worker.core.markdown import Mask, visible
+from worker.core.markdown import visible
 from worker.core.report import Report
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -26,10 +26,10 @@ _LEVELS = {Severity.CRITICAL: "error", Severity.HIGH: "error", Severity.MEDIUM: 
 _ROOT = "%SRCROOT%"
 
 
-def report_sarif(report: Report, *, mask: Mask | None = None) -> dict[str, Any]:
+def report_sarif(report: Report) -> dict[str, Any]:
     """`review --format sarif`. An execution is successful only when every changed line was reviewed.
 
-    `mask` takes secrets out of what the model wrote.
+    What the model wrote is shown as it is: hand in a report that was `masked`.
     """
     found = (*report.findings, *report.unanchored)
     rules = sorted({finding.category for finding in found})
@@ -61,32 +61,26 @@ def report_sarif(report: Report, *, mask: Mask | None = None) -> dict[str, Any]:
                         ],
                     }
                 ],
-                "results": _results(found, rules, mask),
+                "results": _results(found, rules),
                 "properties": _properties(report),
             }
         ],
     }
 
 
-def _results(found: Sequence[Finding], rules: list[str], mask: Mask | None) -> list[dict[str, Any]]:
-    taken: Counter[str] = Counter()
-    results = []
-    for finding in found:
-        taken[finding.fingerprint] += 1
-        # The same code wrong in the same way twice in a file is two results.
-        again = f".{taken[finding.fingerprint]}" if taken[finding.fingerprint] > 1 else ""
-        results.append(_result(finding, rules, f"{finding.fingerprint}{again}", mask))
-    return results
+def _results(found: Sequence[Finding], rules: list[str]) -> list[dict[str, Any]]:
+    names = told_apart(finding.fingerprint for finding in found)
+    return [_result(finding, rules, name) for finding, name in zip(found, names, strict=True)]
 
 
-def _result(finding: Finding, rules: list[str], fingerprint: str, mask: Mask | None) -> dict[str, Any]:
+def _result(finding: Finding, rules: list[str], fingerprint: str) -> dict[str, Any]:
     anchor = finding.anchor
     result: dict[str, Any] = {
         "ruleId": finding.category,
         "ruleIndex": rules.index(finding.category),
         "kind": "fail",
         "level": _LEVELS[finding.severity],
-        "message": {"text": _message(finding, mask)},
+        "message": {"text": _message(finding)},
         "partialFingerprints": {FINGERPRINT: fingerprint},
         "properties": {"severity": finding.severity.value, "side": anchor.side if anchor else None},
     }
@@ -95,15 +89,15 @@ def _result(finding: Finding, rules: list[str], fingerprint: str, mask: Mask | N
     if path := anchor.path if anchor else finding.path:
         result["locations"] = [{"physicalLocation": _place(path, anchor)}]
     if finding.suggestion is not None and anchor is not None and anchor.side == "RIGHT":
-        result["fixes"] = [_fix(anchor, _shown(finding.suggestion, mask))]
+        result["fixes"] = [_fix(anchor, visible(finding.suggestion))]
     return result
 
 
-def _message(finding: Finding, mask: Mask | None) -> str:
+def _message(finding: Finding) -> str:
     text = f"{finding.title}\n\n{finding.body}" if finding.body else finding.title
     if finding.anchor is not None and finding.anchor.side == "LEFT":
         text += f"\n\nThis is about line {finding.anchor.line} as it was before the change removed it."
-    return _shown(text, mask) or finding.category
+    return visible(text) or finding.category
 
 
 def _place(path: str, anchor: Anchor | None) -> dict[str, Any]:
@@ -173,7 +167,3 @@ def _properties(report: Report) -> dict[str, Any]:
         "outputTokens": report.usage.output_tokens,
         "costUsd": report.usage.cost_usd,
     }
-
-
-def _shown(text: str, mask: Mask | None) -> str:
-    return visible(mask(text) if mask else text)

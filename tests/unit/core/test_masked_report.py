@@ -10,7 +10,9 @@ import pytest
 from tests.unit.core.test_report_sarif import FINDING, REPORT
 from worker.core.redaction import Redactor
 from worker.core.report import masked
+from worker.core.report_html import report_html
 from worker.core.report_json import report_json
+from worker.core.report_sarif import report_sarif
 
 SECRET = "whsec-false-0123456789-of-tests"
 
@@ -23,6 +25,9 @@ def test_a_secret_is_in_no_word_of_the_model(spelt: str) -> None:
     written = json.dumps(report_json(said), ensure_ascii=False).replace("\u200b", "")
     assert SECRET[10:] not in written
     assert written.count("[redacted]") == 8
+    for form in (report_html(said), json.dumps(report_sarif(said), ensure_ascii=False)):
+        assert SECRET[10:] not in form.replace("\u200b", "")
+        assert "[redacted]" in form
 
 
 def test_what_holds_no_secret_stays_as_it_was() -> None:
