@@ -216,7 +216,7 @@ class Installation:
                 opened.push_async_callback(spare.aclose)
                 second = Windows(endpoint, WindowWishes(), notes, self.clock), spare
             forges = {
-                name: await opened.enter_async_context(FORGES[name].open(access))
+                name: await opened.enter_async_context(FORGES[name].open(access, self.clock))
                 for name, access in self.accesses.items()
             }
             jobs = RedisJobs(client, lease_s=self.settings.job_lease_s)

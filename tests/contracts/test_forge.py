@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import pytest
 
+from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.github import TOKEN, GitHubServer
 from worker.core.change import Change, ChangeRef
-from worker.core.errors import NotFound, Unprocessable
+from worker.core.errors import NotFound, RateLimited, Transient, Unprocessable, Unreachable
 from worker.core.marker import SUMMARY, Mark, write
 from worker.forges import FORGES
 from worker.forges.access import Access
@@ -42,6 +43,8 @@ class World:
     push: Callable[[], str]
     shown: Callable[[], list[Shown]]
     edit: Callable[[str], None]
+    stumble: Callable[[Transient, int], None]
+    """So many further readings fail in this way."""
 
     def __call__(self, use: Callable[[Forge], Awaitable[T]]) -> T:
         return self.run(use)  # type: ignore[return-value]
@@ -78,6 +81,7 @@ def _memory() -> Iterator[World]:
             for r in forge.reviews.get(ref, [])
         ],
         edit=edit,
+        stumble=lambda error, times: forge.read_faults.extend([error] * times),
     )
 
 
@@ -90,7 +94,7 @@ def _github(root: Path) -> Iterator[World]:
         access = Access(url=github.git_url, api_url=github.api_url, marker_key=MARKER_KEY, token=TOKEN, timeout_s=5)
 
         async def used(use: Callable[[Forge], Awaitable[object]]) -> object:
-            async with FORGES["github"].open(access) as forge:
+            async with FORGES["github"].open(access, FakeClock()) as forge:
                 return await use(forge)
 
         def push() -> str:
@@ -103,6 +107,12 @@ def _github(root: Path) -> Iterator[World]:
             pull.state = "closed" if what == "close" else "open"
             pull.draft, pull.locked = what == "draft", what == "lock"
 
+        def stumble(error: Transient, times: int) -> None:
+            if isinstance(error, RateLimited):
+                github.fail("GET", ".", 403, headers={"Retry-After": f"{error.retry_after_s:.0f}"}, times=times)
+            else:
+                github.fail("GET", ".", 502, times=times)
+
         yield World(
             ref=ref,
             run=lambda use: asyncio.run(used(use)),
@@ -112,6 +122,7 @@ def _github(root: Path) -> Iterator[World]:
                 for r in github.reviews(REPOSITORY, ref.number)
             ],
             edit=edit,
+            stumble=stumble,
         )
 
 
@@ -281,3 +292,28 @@ def test_git_is_read_from_the_configured_host_without_a_login_in_the_url(world: 
     assert remote.url.endswith(f"/{REPOSITORY}.git")
     assert "@" not in remote.url
     assert TOKEN not in repr(remote)
+
+
+@pytest.mark.parametrize(
+    "error", [Unreachable("gone"), RateLimited("too fast", retry_after_s=3)], ids=["away", "limit"]
+)
+def test_a_reading_that_fails_for_a_moment_is_answered_all_the_same(world: World, error: Transient) -> None:
+    world.stumble(error, 2)
+    change = world.change()
+    world.post(change, marked(change, "Summary", SUMMARY))
+    world.stumble(error, 2)
+    assert world(lambda forge: forge.posted(change)).has_summary
+
+
+def test_a_reading_that_goes_on_failing_is_left_to_the_job(world: World) -> None:
+    world.stumble(Unreachable("gone"), 99)
+    with pytest.raises(Unreachable):
+        world.change()
+
+
+def test_a_limit_that_holds_for_longer_is_left_to_the_job_at_once(world: World) -> None:
+    world.stumble(RateLimited("used up", retry_after_s=1200), 1)
+    with pytest.raises(RateLimited) as limited:
+        world.change()
+    assert limited.value.retry_after_s == 1200
+    assert world.change().ref == world.ref

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tests.fakes.clock import FakeClock
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.errors import NotFound, ReviewError, Unprocessable
-from worker.ports import Comment, Posted, Remote
+from worker.patience import patiently
+from worker.ports import Clock, Comment, Posted, Remote
 
 MARKER_KEY = marker.key_from("a false webhook secret")
 
@@ -43,6 +45,9 @@ class MemoryForge:
     reviews: dict[ChangeRef, list[Review]] = field(default_factory=dict)
     notes: dict[ChangeRef, list[str]] = field(default_factory=dict)
     post_faults: list[Fault] = field(default_factory=list)
+    read_faults: list[ReviewError] = field(default_factory=list)
+    """Met by the next readings, one by each try; brief ones are waited out, as the real clients do."""
+    clock: Clock = field(default_factory=FakeClock)
     posts: int = 0
     """Posts that were tried, whatever came of them."""
 
@@ -58,6 +63,7 @@ class MemoryForge:
         return self.changes[ref]
 
     async def change(self, ref: ChangeRef) -> Change:
+        await self._reached("a change")
         if ref not in self.changes:
             raise NotFound(f"The forge knows nothing of {ref}.")
         return self.changes[ref]
@@ -69,9 +75,11 @@ class MemoryForge:
         return self.remote(change)
 
     async def diff(self, change: Change) -> Snapshot:
+        await self._reached("a diff")
         return self.diffs[change.ref]
 
     async def posted(self, change: Change) -> Posted:
+        await self._reached("what was posted")
         marks = [
             mark
             for review in self.reviews.get(change.ref, [])
@@ -104,6 +112,7 @@ class MemoryForge:
         self.notes.setdefault(change.ref, []).append(body)
 
     async def noted(self, change: Change) -> frozenset[str]:
+        await self._reached("what was noted")
         return frozenset(
             mark.fingerprint
             for text in self.notes.get(change.ref, [])
@@ -112,13 +121,22 @@ class MemoryForge:
         )
 
     async def open_changes(self, repository: str) -> AsyncIterator[Change]:
+        await self._reached("open changes")
         for change in list(self.changes.values()):
             if change.ref.repository == repository and change.state == "open":
                 yield change
 
     async def repositories(self) -> AsyncIterator[str]:
+        await self._reached("repositories")
         for name in sorted({ref.repository for ref in self.changes}):
             yield name
+
+    async def _reached(self, what: str) -> None:
+        async def ask() -> None:
+            if self.read_faults:
+                raise self.read_faults.pop(0)
+
+        await patiently(ask, clock=self.clock, forge=self.name, what=what)
 
     def _takes(self, ref: ChangeRef, comment: Comment) -> bool:
         if ref not in self.lines:

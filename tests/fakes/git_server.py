@@ -111,8 +111,9 @@ class BareRepository:
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong, for all requests until it is set back."""
+    """What goes wrong, for all requests until it is set back, or for the next `times` of them."""
 
+    times: int | None = None
     status: int | None = None
     """Answer with this status and nothing else."""
     redirect_to: str | None = None
@@ -200,6 +201,13 @@ class GitServer:
             check=False,
         )
 
+    def struck(self) -> Faults:
+        """What goes wrong with a request that has come."""
+        if self.faults.times is None:
+            return self.faults
+        self.faults.times -= 1
+        return self.faults if self.faults.times >= 0 else Faults()
+
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than the server runs."""
         self._closing.wait(seconds)
@@ -228,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _serve(self, body: bytes) -> None:
-        owner, faults = self.owner, self.owner.faults
+        owner, faults = self.owner, self.owner.struck()
         owner.seen.append(Seen(self.command, self.path, dict(self.headers.items())))
         if faults.hang_s:
             owner.wait(faults.hang_s)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.fakes.git_server import BareRepository, GitServer, git
+from tests.fakes.git_server import BareRepository, Faults, GitServer, git
 from worker.checkout import CheckoutLimits, MirrorCheckout
 from worker.checkout.failures import fetch_failed
 from worker.checkout.process import Bounds, GitRunner
@@ -33,10 +34,12 @@ from worker.core.errors import (
     Unreachable,
     WrongEndpoint,
 )
+from worker.core.retry import READ_RULE
 from worker.ports import Remote, Tree
 
 T = TypeVar("T")
 TOKEN = "Basic dG9rZW46c2VrcmV0LXRva2Vu"
+ONCE = replace(READ_RULE, attempts=1)
 
 
 class Forge:
@@ -44,7 +47,7 @@ class Forge:
 
     def __init__(self, server: GitServer, folder: Path) -> None:
         self.server, self.folder = server, folder
-        self.limits = CheckoutLimits(fetch_total_s=20, fetch_idle_s=20, lock_wait_s=20)
+        self.limits = CheckoutLimits(fetch_total_s=20, fetch_idle_s=20, lock_wait_s=20, fetch_again=ONCE)
         self.repository: BareRepository = server.create("owner/name")
         self.root = self.repository.commit({"a.py": "x = 1\n" * 30, "b.txt": "b\n"})
         self.head = self.repository.commit({"a.py": "x = 1\n" * 30 + "y = 2\n"}, parent=self.root)
@@ -66,6 +69,10 @@ class Forge:
                 return await question(tree)
 
         return asyncio.run(run())
+
+    async def open(self) -> None:
+        async with MirrorCheckout(self.folder, self.limits).open(self.change, self.remote):
+            pass
 
     def snapshot(self, change: Change | None = None, **kept: Remote) -> Snapshot:
         return self.ask(lambda tree: tree.snapshot(), change, **kept)
@@ -144,6 +151,44 @@ def test_a_broken_connection_is_transient_and_leaves_nothing_behind(forge: Forge
     assert leftovers(forge.mirror()) == []
     forge.server.faults.cut_after_bytes = None
     assert b"+y = 2" in forge.snapshot().diff
+
+
+def test_a_fetch_that_fails_for_a_moment_is_made_again(forge: Forge) -> None:
+    forge.limits = replace(forge.limits, fetch_again=replace(READ_RULE, base_s=0.01))
+    forge.server.faults = Faults(status=502, times=2)
+
+    async def question(tree: Tree) -> bytes:
+        forge.server.faults = Faults(status=503, times=1)
+        return (await tree.snapshot()).diff
+
+    with capture_logs() as told:
+        assert b"+y = 2" in forge.ask(question)
+    assert [line["attempt"] for line in told if line["event"] == "forge.retry_scheduled"] == [1, 2, 1]
+
+
+def test_a_refusal_is_not_asked_for_again(forge: Forge) -> None:
+    forge.limits = replace(forge.limits, fetch_again=READ_RULE)
+    for status, kind in ((403, NotAuthorised), (429, RateLimited)):
+        forge.server.seen.clear()
+        forge.server.faults.status = status
+        with pytest.raises(kind):
+            forge.snapshot()
+        assert len(forge.server.seen) <= 2, "the base branch may be gone, so the head is asked for alone"
+
+
+def test_a_wait_for_a_fetch_ends_at_once_when_nobody_wants_it_any_more(forge: Forge) -> None:
+    forge.limits = replace(forge.limits, fetch_again=replace(READ_RULE, base_s=4000.0, cap_s=4000.0, total_s=4000.0))
+    forge.server.faults.status = 503
+
+    async def given_up() -> None:
+        async with asyncio.timeout(0.7):
+            await forge.open()
+
+    started = time.monotonic()
+    with capture_logs() as told, pytest.raises(TimeoutError):
+        asyncio.run(given_up())  # which waits for its threads
+    assert [line["event"] for line in told] == ["forge.retry_scheduled"]
+    assert time.monotonic() - started < 5
 
 
 def test_a_server_without_tls_or_without_a_listener_is_told_apart(forge: Forge) -> None:

@@ -172,6 +172,16 @@ def assert_token_nowhere(shop: Workshop, folder: Path) -> None:
     assert sweep.found == []
 
 
+def test_a_forge_that_stumbles_when_it_is_asked_costs_the_job_no_attempt(shop: Workshop) -> None:
+    shop.github.fail("GET", "/pulls/1$", 502, times=2)
+    shop.github.fail("GET", "/pulls/1/reviews$", 403, headers={"Retry-After": "2"})
+    job = shop.accept(shop.change(DEFECT))
+    assert shop.work(job).state is State.REVIEWED
+    assert shop.log.count('"forge.retry_scheduled"') == 3
+    assert shop.settle(job).state is State.DONE
+    assert_one_review(shop)
+
+
 # ------------------------------------------------------------------------------------------------ posts
 
 

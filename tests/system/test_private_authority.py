@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY
 from tests.fakes.github import TOKEN, GitHubServer
 from tests.fakes.tls import Authority, authority, terminating
@@ -68,7 +69,7 @@ def started_anew() -> Iterator[None]:
 
 
 async def asked(access: Access) -> tuple[Change, Remote]:
-    async with FORGES["github"].open(access) as forge:
+    async with FORGES["github"].open(access, FakeClock()) as forge:
         change = await forge.change(REF)
         return change, await forge.remote_ready(change)
 

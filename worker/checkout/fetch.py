@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import count
 from math import ceil
 from urllib.parse import urlsplit
 
 from worker.checkout.failures import NotGivenOut, fetch_failed, last_words, tells_damage
 from worker.checkout.folder import DamagedMirror, MirrorFolder
 from worker.checkout.limits import CheckoutLimits
-from worker.checkout.process import Bounds, GitRunner, TimedOut
+from worker.checkout.process import Bounds, Cancelled, GitRunner, TimedOut
 from worker.core.errors import NotFound, Transient, Unprocessable, Unreachable, WrongEndpoint
+from worker.patience import wait_s_after
 from worker.ports import Remote
 
 
@@ -101,6 +104,29 @@ class Fetch:
 
     def _fetch(
         self, options: Sequence[str], wanted: Sequence[str], lock: int, limit_bytes: int, *, negotiates: bool = True
+    ) -> None:
+        """One fetch, made again while the other side stumbles: it is as safe as it was the first time."""
+        began = time.monotonic()
+        for attempt in count(1):
+            try:
+                return self._fetch_once(options, wanted, lock, limit_bytes, negotiates=negotiates)
+            except Unreachable as error:
+                elapsed_s = time.monotonic() - began
+                wait_s = wait_s_after(
+                    error,
+                    self.limits.fetch_again,
+                    attempt=attempt,
+                    elapsed_s=elapsed_s,
+                    what="git fetch",
+                    remote=self._where,
+                )
+                if wait_s is None:
+                    raise
+            if self.cancelled.wait(wait_s):
+                raise Cancelled("nobody waits for the fetch any more")
+
+    def _fetch_once(
+        self, options: Sequence[str], wanted: Sequence[str], lock: int, limit_bytes: int, *, negotiates: bool
     ) -> None:
         arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
         arguments += ["--no-auto-maintenance", *options, "--stdin", "--end-of-options", "origin"]

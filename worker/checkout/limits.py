@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from worker.core.retry import READ_RULE, Rule
+
 
 @dataclass(frozen=True, slots=True)
 class CheckoutLimits:
@@ -12,6 +14,8 @@ class CheckoutLimits:
     fetch_total_s: float = 900.0
     fetch_idle_s: float = 60.0
     """Seconds without a sign of life from the other side."""
+    fetch_again: Rule = READ_RULE
+    """How often a fetch that broke off is made again at once, with the mirror's lock held."""
     read_total_s: float = 120.0
     """For what git computes from objects that are here: a diff, say."""
     search_total_s: float = 25.0

@@ -60,7 +60,31 @@ def decide(error: Exception, *, attempt: int, elapsed_s: float, random: float) -
     """
     if not isinstance(error, Transient):
         return GiveUp("the same call cannot succeed later")
-    rule = rule_for(error)
+    return _decide(rule_for(error), error, attempt=attempt, elapsed_s=elapsed_s, random=random)
+
+
+READ_RULE = Rule(attempts=5, base_s=1.0, cap_s=8.0, total_s=30.0)
+"""For one question to a forge, or one fetch from it, within an attempt of its job: what heals in seconds costs no
+attempt. The last try may begin at the end of the total, and then takes as long as its own deadline allows."""
+
+
+def decide_read(
+    error: Transient, *, attempt: int, elapsed_s: float, random: float, rule: Rule = READ_RULE
+) -> Retry | GiveUp:
+    """Decide what follows `error` on the `attempt`-th try (the first is 1) of a call that changes nothing.
+
+    `elapsed_s` counts from the beginning of the first try: after one that took long to fail the job is put off, and
+    holds no worker meanwhile. So it is by a limit that ends later than `rule` allows, or that names no time.
+    """
+    match error:
+        case RateLimited(retry_after_s=None):
+            return GiveUp("the limit names no time")
+        case RateLimited() | Unreachable():
+            return _decide(rule, error, attempt=attempt, elapsed_s=elapsed_s, random=random)
+    return GiveUp("nothing of it is known to heal in seconds")
+
+
+def _decide(rule: Rule, error: Transient, *, attempt: int, elapsed_s: float, random: float) -> Retry | GiveUp:
     if attempt >= rule.attempts:
         return GiveUp(f"{attempt} attempts are spent")
     # The exponent is bounded before the power is taken: 2.0 ** 1100 would overflow.

@@ -11,7 +11,7 @@ from worker.core.delivery import Delivery, Ignored
 from worker.forges.access import Access
 from worker.forges.github import client as github_client
 from worker.forges.github import webhook as github_webhook
-from worker.ports import Forge
+from worker.ports import Clock, Forge
 
 
 class Webhook(Protocol):
@@ -31,8 +31,8 @@ class ForgeRow:
     title: str
     """As its makers write it, for messages."""
     webhook: Webhook
-    open: Callable[[Access], AbstractAsyncContextManager[Forge]]
-    """A client for one event loop: `async with row.open(access) as forge`."""
+    open: Callable[[Access, Clock], AbstractAsyncContextManager[Forge]]
+    """A client for one event loop: `async with row.open(access, clock) as forge`."""
     settings_prefix: str
     """Of its settings: `GITHUB_` of `GITHUB_TOKEN`."""
 

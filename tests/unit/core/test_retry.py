@@ -22,7 +22,17 @@ from worker.core.errors import (
     UnknownModel,
     Unreachable,
 )
-from worker.core.retry import JOB_RULE, RATE_WINDOW_S, GiveUp, Retry, decide, decide_job, rule_for
+from worker.core.retry import (
+    JOB_RULE,
+    RATE_WINDOW_S,
+    READ_RULE,
+    GiveUp,
+    Retry,
+    decide,
+    decide_job,
+    decide_read,
+    rule_for,
+)
 
 TRANSIENT = [Overloaded("x"), RateLimited("x"), Stalled("x"), EmptyAnswer("x"), Unreachable("x"), Transient("x")]
 transient = st.sampled_from(TRANSIENT)
@@ -116,3 +126,35 @@ def test_a_job_waits_at_least_as_long_as_it_was_asked_to() -> None:
 def test_a_job_is_given_up_when_its_attempts_are_spent() -> None:
     assert isinstance(decide_job(Unreachable("x"), attempt=JOB_RULE.attempts - 1, random=0.0), Retry)
     assert isinstance(decide_job(Unreachable("x"), attempt=JOB_RULE.attempts, random=0.0), GiveUp)
+
+
+@given(st.one_of(st.none(), st.floats(0, 100)), st.integers(1, 10), st.floats(0, 100), uniform)
+def test_a_reading_is_made_again_for_half_a_minute_at_most(
+    wish_s: float | None, attempt: int, elapsed_s: float, random: float
+) -> None:
+    for error in (Unreachable("x", retry_after_s=wish_s), RateLimited("x", retry_after_s=wish_s)):
+        verdict = decide_read(error, attempt=attempt, elapsed_s=elapsed_s, random=random)
+        if isinstance(verdict, Retry):
+            assert attempt < READ_RULE.attempts
+            assert verdict.wait_s >= (wish_s or 0)
+            assert elapsed_s + verdict.wait_s <= 30
+
+
+def test_what_may_have_failed_for_a_moment_is_read_again_soon() -> None:
+    assert decide_read(Unreachable("x"), attempt=1, elapsed_s=0.1, random=0.5) == Retry(0.5)
+    assert decide_read(RateLimited("x", retry_after_s=3), attempt=1, elapsed_s=0.1, random=0.5) == Retry(3.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "elapsed_s"),
+    [
+        (RateLimited("it names no time"), 0.1),
+        (RateLimited("it ends in twenty minutes", retry_after_s=1200), 0.1),
+        (Unreachable("it was silent for a minute"), 60.0),
+        (Transient("the disk is full"), 0.1),
+        (Stalled("git computed for too long"), 0.1),
+    ],
+    ids=str,
+)
+def test_what_will_not_heal_in_seconds_is_left_to_the_job(error: Transient, elapsed_s: float) -> None:
+    assert isinstance(decide_read(error, attempt=1, elapsed_s=elapsed_s, random=0.0), GiveUp)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +23,8 @@ from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
 from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest, Repo
 from worker.forges.http import BadCredentials, Redirected, json_of, send, tls
-from worker.ports import Comment, Posted, Remote
+from worker.patience import patiently
+from worker.ports import Clock, Comment, Posted, Remote
 
 API_VERSION = "2022-11-28"
 COMMENTS_A_REVIEW = 25
@@ -42,13 +44,14 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class GitHubClient:
-    """One open connection pool; use it within one event loop: `async with GitHubClient(access) as forge`."""
+    """One open connection pool; use it within one event loop: `async with GitHubClient(access, clock) as forge`."""
 
     name = "github"
     comments_per_post = COMMENTS_A_REVIEW
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
+        self._clock = clock
         self._http = httpx.AsyncClient(
             headers={
                 "accept": "application/vnd.github+json",
@@ -280,10 +283,10 @@ class GitHubClient:
         for page in range(1, _PAGES + 1):
             given = f"{path}?per_page={_PAGE}&page={page}" + (f"&{query}" if query else "")
             if isinstance(to, ChangeRef):
-                response = await self._request(to, "GET", given, None, what=what)
+                answered = await self._request(to, "GET", given, None, what=what)
             else:
-                response = await self._request_as("GET", given, to, None, what=what)
-            rows = _json(response, what=what)
+                answered = await self._asked("GET", given, to, None, what=what)
+            rows = answered.json
             if isinstance(rows, dict):
                 rows = rows.get("repositories")  # an app's list stands in an object
             if not isinstance(rows, list):
@@ -291,55 +294,71 @@ class GitHubClient:
             for row in rows:
                 yield row
             # A page may be short though others follow: GitHub leaves rows out that the token may not see.
-            link = response.headers.get("link")
-            if len(rows) < _PAGE if link is None else 'rel="next"' not in link:
+            if len(rows) < _PAGE if answered.link is None else 'rel="next"' not in answered.link:
                 return
         # To go on with a part would be to post again what stands on a later page.
         raise Unprocessable(f"GitHub lists more than {_PAGES * _PAGE} rows for {what}; not all of them can be read.")
 
     async def _send(self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str) -> Any:
-        return _json(await self._request(ref, method, path, body, what=what), what=what)
+        return (await self._request(ref, method, path, body, what=what)).json
 
     async def _call_as(self, method: str, path: str, bearer: str, body: dict[str, Any] | None) -> Any:
-        what = "the app's own data"
-        return _json(await self._request_as(method, path, bearer, body, what=what), what=what)
+        # Minting too: a token that came to nobody's hands ends by itself.
+        return (await self._asked(method, path, bearer, body, what="the app's own data")).json
 
     async def _request(
         self, ref: ChangeRef, method: str, path: str, body: dict[str, Any] | None, *, what: str
-    ) -> httpx.Response:
-        token = await self._credentials.token(ref.repository)
+    ) -> _Answer:
+        async def request() -> _Answer:
+            token = await self._credentials.token(ref.repository)
+            if method == "GET":
+                return await self._asked(method, path, token, body, what=what)
+            return await self._tried(method, path, token, body, what=what, writes=method == "POST")
+
         try:
-            return await self._request_as(method, path, token, body, what=what)
+            return await request()
         except BadCredentials:
             if not self._credentials.rejected(ref.repository):
                 raise
-        token = await self._credentials.token(ref.repository)
-        return await self._request_as(method, path, token, body, what=what)
+        return await request()
 
-    async def _request_as(
-        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str
-    ) -> httpx.Response:
+    async def _asked(self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str) -> _Answer:
+        """A request that changes nothing: made again while GitHub stumbles."""
+
+        def ask() -> Awaitable[_Answer]:
+            return self._tried(method, path, bearer, body, what=what, writes=False)
+
+        return await patiently(ask, clock=self._clock, forge=self.name, what=what)
+
+    async def _tried(
+        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str, writes: bool
+    ) -> _Answer:
+        try:
+            return await self._once(method, path, bearer, body, what=what, writes=writes)
+        except Redirected as error:
+            raise await self._renamed(error, bearer, what=what) from None
+
+    async def _once(
+        self, method: str, path: str, bearer: str, body: dict[str, Any] | None, *, what: str, writes: bool
+    ) -> _Answer:
         # The URL comes from configuration and checked parts; the path holds nothing else.
         request = self._http.build_request(
             method, f"{self._access.api_url}{path}", json=body, headers={"authorization": f"Bearer {bearer}"}
         )
-        try:
-            return await send(self._http, request, forge="GitHub", what=what, writes=method == "POST")
-        except Redirected as error:
-            raise await self._renamed(error, bearer, what=what) from None
+        response = await send(self._http, request, forge="GitHub", what=what, writes=writes)
+        has_content = response.status_code != 204
+        value = json_of(response, forge="GitHub", what=what, writes=writes) if has_content else None
+        return _Answer(value, response.headers.get("link"))
 
     async def _renamed(self, error: Redirected, bearer: str, *, what: str) -> WrongEndpoint:
         """The same in words that name where the repository is now: a redirect gives its id, which our own URL knows."""
         by_id = _BY_ID.match(urlsplit(error.location).path.removeprefix(urlsplit(self._access.api_url).path))
         if by_id is None:
             return error
-        request = self._http.build_request(
-            "GET", f"{self._access.api_url}/repositories/{by_id[1]}", headers={"authorization": f"Bearer {bearer}"}
-        )
         asked = "a repository's new name"
         try:
-            response = await send(self._http, request, forge="GitHub", what=asked, writes=False)
-            name = _checked(_read(Repo, _json(response, what=asked), what=asked).full_name)
+            answered = await self._once("GET", f"/repositories/{by_id[1]}", bearer, None, what=asked, writes=False)
+            name = _checked(_read(Repo, answered.json, what=asked).full_name)
         except ReviewError:
             return error  # says all that is certain
         return WrongEndpoint(
@@ -348,15 +367,17 @@ class GitHubClient:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What GitHub answered: its JSON, None for no content, and the `Link` header of a list."""
+
+    json: Any
+    link: str | None
+
+
 def _named(ref: ChangeRef) -> str:
     """As GitHub writes it; the number 0 stands for the repository as a whole."""
     return f"{ref.repository}#{ref.number}" if ref.number else ref.repository
-
-
-def _json(response: httpx.Response, *, what: str) -> Any:
-    if response.status_code == 204:
-        return None
-    return json_of(response, forge="GitHub", what=what, writes=response.request.method == "POST")
 
 
 def _checked(repository: str) -> str:

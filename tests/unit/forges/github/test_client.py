@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY
 from tests.fakes.git_server import git
 from tests.fakes.github import TOKEN, GitHubServer, PostedReview
@@ -30,6 +31,7 @@ from worker.core.errors import (
     WrongEndpoint,
 )
 from worker.core.marker import SUMMARY, Mark, write
+from worker.core.retry import READ_RULE
 from worker.forges.access import Access
 from worker.forges.github import client
 from worker.forges.github.client import GitHubClient
@@ -47,10 +49,11 @@ class World:
     access: Access
     ref: ChangeRef
     change: Change
+    clock: FakeClock = field(default_factory=FakeClock)
 
     def __call__(self, use: Callable[[GitHubClient], Awaitable[T]]) -> T:
         async def used() -> T:
-            async with GitHubClient(self.access) as forge:
+            async with GitHubClient(self.access, self.clock) as forge:
                 return await use(forge)
 
         return asyncio.run(used())
@@ -119,11 +122,49 @@ def test_a_refused_post_says_what_is_to_be_done(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 502}, {"status": None}, {"status": 200, "body": b"<html>"}, {"hang_s": 2.0}]
+    "fault",
+    [
+        {"status": 502},
+        {"status": None},
+        {"status": 200, "body": b"<html>"},
+        {"hang_s": 0.3},
+        {"status": 429, "headers": {"retry-after": "4"}},
+    ],
 )
-def test_a_reading_that_fails_can_be_tried_again(world: World, fault: dict[str, object]) -> None:
-    world.github.fail("GET", "/pulls/1$", **fault)
+def test_a_reading_that_fails_twice_is_answered_at_the_third_try(world: World, fault: dict[str, object]) -> None:
+    world.access = replace(world.access, timeout_s=0.1)
+    world.github.fail("GET", "/pulls/1$", **fault, times=2)
+    assert world(lambda forge: forge.change(world.ref)).head == world.change.head
+    assert len(world.clock.slept) == 2
+    assert min(world.clock.slept) >= (4 if fault.get("status") == 429 else 0)
+
+
+def test_a_reading_that_goes_on_failing_is_given_up_within_half_a_minute(world: World) -> None:
+    world.github.fail("GET", "/pulls/1$", 502, times=99)
     assert isinstance(failure(lambda: world(lambda forge: forge.change(world.ref))), Unreachable)
+    assert len(world.github.requests("GET", "/pulls/1$")) == READ_RULE.attempts
+    assert sum(world.clock.slept) <= 30
+
+
+def test_a_limit_that_ends_in_minutes_or_names_no_time_holds_nobody_up(world: World) -> None:
+    in_twenty_minutes = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time()) + 1200)}
+    world.github.fail("GET", "/pulls/1$", 403, headers=in_twenty_minutes)
+    primary = failure(lambda: world(lambda forge: forge.change(world.ref)))
+    assert isinstance(primary, RateLimited)
+    assert 1190 < (primary.retry_after_s or 0) <= 1202
+    world.github.fail("GET", "/pulls/1$", 403, body={"message": "You have exceeded a secondary rate limit"})
+    secondary = failure(lambda: world(lambda forge: forge.change(world.ref)))
+    assert isinstance(secondary, RateLimited)
+    assert secondary.retry_after_s == 60
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize("fault", [{"status": 502, "acts": True}, {"status": None}, {"status": 429}])
+def test_a_write_is_sent_once_whatever_becomes_of_it(world: World, fault: dict[str, object]) -> None:
+    world.github.fail("POST", "/reviews$", **fault, times=9)
+    failure(world.post)
+    assert len(world.github.requests("POST", "/reviews$")) == 1
+    assert world.clock.slept == []
 
 
 def test_a_server_that_is_not_there_is_unreachable(world: World) -> None:
@@ -361,6 +402,13 @@ def test_a_token_that_was_withdrawn_is_renewed_once(app: World) -> None:
     assert len(app.github.minted) == 1
 
 
+def test_a_token_that_cannot_be_minted_for_a_moment_is_asked_for_again(app: World) -> None:
+    app.github.fail("POST", "/access_tokens$", 502, acts=True)
+    app.post(comment(5))
+    assert len(app.reviews()) == 1
+    assert len(app.clock.slept) == 1
+
+
 def test_credentials_that_stay_refused_end_clearly(app: World) -> None:
     app.github.fail("POST", "/reviews$", 401, times=9, body={"message": "Bad credentials"})
     assert isinstance(failure(lambda: app.post(comment(5))), NotAuthorised)
@@ -389,9 +437,9 @@ def test_an_app_that_github_does_not_know_is_refused(app: World) -> None:
 
 def test_a_key_that_is_none_and_no_credentials_at_all_name_the_setting() -> None:
     with pytest.raises(ConfigurationError, match="GITHUB_APP_PRIVATE_KEY"):
-        GitHubClient(Access(url="", api_url="", marker_key=b"", app_id="1", app_private_key="not a key"))
+        GitHubClient(Access(url="", api_url="", marker_key=b"", app_id="1", app_private_key="not a key"), FakeClock())
     with pytest.raises(ConfigurationError, match="GITHUB_TOKEN"):
-        GitHubClient(Access(url="", api_url="", marker_key=b""))
+        GitHubClient(Access(url="", api_url="", marker_key=b""), FakeClock())
 
 
 def test_an_access_shows_no_secret() -> None:
@@ -401,7 +449,8 @@ def test_an_access_shows_no_secret() -> None:
 
 
 def test_a_hanging_server_is_given_up_within_the_time_limit(world: World) -> None:
-    world.github.fail("GET", "/pulls/1$", hang_s=5.0)
+    world.access = replace(world.access, timeout_s=0.1)
+    world.github.fail("GET", "/pulls/1$", hang_s=5.0, times=99)
     started = time.monotonic()
     failure(lambda: world(lambda forge: forge.change(world.ref)))
     assert time.monotonic() - started < 3
