@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.git_server import BareRepository, git
+from tests.fakes.model import FakeModel
+from tests.unit.review.test_examine import Lessons
+from worker.checkout import open_local
+from worker.core.errors import NotAuthorised
 from worker.core.evidence.outline import Outline
+from worker.core.exchange import Kind, Prompt
+from worker.core.model_info import Budget
+from worker.core.report import Report
+from worker.providers.tokens import o200k_counter
+from worker.review.examine import Examiner
+from worker.review.local import local_subject, review_local
 from worker.review.outlines import OutlineProcess
+from worker.review.planning import Planning
+from worker.review.prompts import words
 
 HANGING = b"fn before() {\n}\n" + b"\n".join([b'r#"' * 1_300] * 80)
 PARSED = b"def %s(\n    x,\n): pass\n"
@@ -113,6 +127,36 @@ def test_a_process_that_somebody_killed_is_replaced(outlining: OutlineProcess) -
     found = outlining.outlines({"b.py": PARSED % b"b", "c.py": PARSED % b"c"})
     assert [item.name for item in found["b.py"].definitions] == ["b"]
     assert is_parsed(found["c.py"])
+
+
+def test_a_review_leaves_no_process_behind_whether_it_ends_well_or_not(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--bare")
+    repository = BareRepository(tmp_path)
+    root = repository.commit({"a.py": PARSED % b"a"})
+    head = repository.commit({"a.py": PARSED % b"a" + b"b = a(1)\n"}, parent=root)
+    before = processes(os.getpid())
+    during: list[int] = []
+
+    def brain(prompt: Prompt) -> str:
+        during.append(len(processes(os.getpid()) - before))
+        if len(during) == 2:
+            raise NotAuthorised("the key is wrong")
+        return '{"findings": []}'
+
+    budget = Budget(window_tokens=262_144, output_tokens=65_536, token_factor=1.1, chunk_tokens=20_000)
+    planning = Planning(budget=budget, words=words(Kind.FINDINGS), count=o200k_counter(), evidence_ratio=1.0)
+    examiner = Examiner(model=FakeModel(brain=brain), planning=planning, lessons=Lessons())
+
+    async def review() -> Report:
+        async with open_local(tmp_path, f"{root}..{head}") as tree:
+            return await review_local(local_subject("a"), await tree.snapshot(), examiner=examiner, tree=tree)
+
+    assert asyncio.run(review()).is_complete
+    assert processes(os.getpid()) == before
+    with pytest.raises(NotAuthorised):
+        asyncio.run(review())
+    assert processes(os.getpid()) == before
+    assert during == [1, 1]
 
 
 def test_nobody_left_to_close_it_ends_the_process_too() -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -141,7 +141,8 @@ def plan(
             shown = made.at_most
             if render_to is not None:
                 render_to.mkdir(parents=True, exist_ok=True)
-                shown = await _rendered(made, render_to, installation)
+                with closing(made):
+                    shown = await _rendered(made, render_to, installation)
         if format is PlanFormat.JSON:
             _write(json.dumps(plan_as_json(shown), indent=2) + "\n", output)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -93,12 +94,13 @@ class Examiner:
             planned_lines=plan.ledger.reviewed_lines,
         )
         asking = Asking(self.model, subject.flow, saved, save, permit)
-        analysis = await analyse(
-            by_importance(plan.chunks),
-            workshop=self._workshop(planned, planning),
-            asking=asking,
-            at_once=self.at_once,
-        )
+        with closing(planned):
+            analysis = await analyse(
+                by_importance(plan.chunks),
+                workshop=self._workshop(planned, planning),
+                asking=asking,
+                at_once=self.at_once,
+            )
         nothing_answered = not any(reason is None for _, reason in analysis.outcomes.values())
         is_away = nothing_answered and not isinstance(analysis.transient, EmptyAnswer)
         if analysis.transient is not None and (is_away or not names_failures):
