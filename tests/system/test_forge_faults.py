@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import redis
 
 from tests.fakes.git_server import GitServer
-from tests.fakes.github import TOKEN, Pull
+from tests.fakes.github import TOKEN
+from tests.fakes.github_records import Fault, Pull
 from tests.fakes.sweep import Sweep
 from tests.fakes.workshop import BASE, REPOSITORY, Workshop, workshop
 from worker.core.change import ChangeRef
@@ -104,6 +106,7 @@ def test_a_change_from_a_fork_is_reviewed_or_not_as_the_settings_say(
             assert found.state is State.SKIPPED
             assert "fork" in found.reason
         shop.reconcile()
+        assert shop.job(found.id) == found, "the timer does not ask for it again every five minutes"
         assert len(shop.github.reviews(REPOSITORY, number)) == int(asks_for_forks)
         assert shop.installation.delivery_policy.forks is asks_for_forks
 
@@ -192,6 +195,31 @@ def test_a_post_whose_answer_was_lost_is_looked_up_and_stands_exactly_once(shop:
     assert_one_review(shop)
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+def test_an_answer_that_is_lost_while_somebody_pushes_leaves_one_review_of_each_head_at_most(
+    shop: Workshop, arrived: bool
+) -> None:
+    old = shop.accept(shop.change(DEFECT))
+    pushed: list[str] = []
+
+    def lose(method: str, path: str) -> Fault | None:
+        if pushed or method != "POST" or re.search(REVIEWS, path) is None:
+            return None
+        pushed.append(shop.push(1, f"{DEFECT}# more\n"))
+        shop.accept(1)  # its delivery, while the older review's outcome is unknown
+        return Fault(method, REVIEWS, acts=arrived)
+
+    shop.github.chance = lose
+    first = shop.settle(old)
+    assert first.state is (State.DONE if arrived else State.SUPERSEDED), first.reason
+    newer = shop.settle(shop.accept(1))
+    assert (newer.head, newer.state) == (pushed[0], State.DONE)
+    heads = [review.commit for review in shop.github.reviews(REPOSITORY, 1)]
+    assert heads == ([first.head] if arrived else []) + pushed
+    # The same defect is not said twice: it stands at its line already.
+    assert [comment.line for comment in shop.github.comments(REPOSITORY, 1)] == [1]
+
+
 def test_a_limit_at_the_post_is_waited_out_and_the_paid_review_is_not_bought_again(shop: Workshop) -> None:
     limits = {"message": "You have exceeded a secondary rate limit."}
     shop.github.fail("POST", REVIEWS, 403, headers={"Retry-After": "1"}, body=limits)
@@ -208,7 +236,7 @@ def test_a_line_that_the_forge_declines_goes_to_the_summary_and_the_others_stay_
     shop.github.fail("POST", REVIEWS, 422, body=declined)
     assert shop.settle(shop.accept(shop.change(two))).state is State.DONE
     [review] = shop.github.reviews(REPOSITORY, 1)
-    assert {comment.line for comment in review.comments} | {1, 4} == {1, 4}
+    assert [comment.line for comment in review.comments] == [1, 4]
     for title in ("Mutable default", "except"):
         assert any(title.lower() in text.lower() for text in [review.body, *(c.body for c in review.comments)])
 
@@ -273,6 +301,9 @@ def test_a_job_whose_workers_died_three_times_becomes_a_dead_letter_and_its_chan
     assert found.state is State.FAILED
     assert "died 3 times" in found.reason
     shop.keep_up()
+    with redis.Redis.from_url(shop.installation.redis_url) as client:
+        # As if its process had died right after the note: the change itself then tells that it was told.
+        assert client.zadd("{kimi-review}:notes", {job: 0}) == 1, "who was told is told no more"
     shop.keep_up()
     [note] = shop.github.notes(REPOSITORY, 1)
     assert "died 3 times" in note

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.kimi import KEY, Fault, KimiServer, no_balance, overloaded, rate_limited
+from tests.fakes.program import until
 from tests.fakes.workshop import REPOSITORY, workshop
-from worker.core.job import State
+from worker.core.job import Claim, Stage, State
+from worker.process import WorkerProcess
 
 DEFECT = "def total(items, seen=[]):\n    return sum(items)\n"
 
@@ -71,6 +74,29 @@ def test_refusals_for_sending_too_much_or_for_overload_are_waited_out(tmp_path: 
         assert shop.settle(shop.accept(shop.change(DEFECT))).state is State.DONE
         assert len(shop.github.reviews(REPOSITORY, 1)) == 1
         assert len(shop.kimi.requests) == 3
+
+
+def test_a_worker_that_ends_while_the_fleet_pauses_hands_its_review_back_and_takes_no_place_with_it(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with workshop(tmp_path, redis_url) as shop:
+        shop.kimi.script(Fault(429, overloaded(), {"Retry-After": "2"}))
+        job = shop.accept(shop.change(DEFECT))
+        worker = WorkerProcess(shop.installation.services)
+        working = threading.Thread(target=worker.run, args=(job, Stage.REVIEW))
+        working.start()
+        until(lambda: shop.within(lambda services: services.throttle.standing()).waiting == 1, "it waits", every_s=0.05)
+        began = time.monotonic()
+        worker.stop()
+        working.join(timeout=10)
+        assert time.monotonic() - began < 1.5, "a pause is not waited for"
+        assert (shop.job(job).state, shop.job(job).attempt) == (State.QUEUED, 0)
+        standing = shop.within(lambda services: services.throttle.standing())
+        assert (standing.waiting, standing.in_use) == (0, 0)
+        assert shop.settle(job).state is State.DONE
+        assert time.monotonic() - began > 1.5, "the pause is the fleet's, whoever ends"
+        assert len(shop.kimi.requests) == 2
+        assert len(shop.github.reviews(REPOSITORY, 1)) == 1
 
 
 def test_broken_answers_are_asked_again_and_one_whole_review_comes_of_it(tmp_path: Path, redis_url: str) -> None:
@@ -169,7 +195,20 @@ def test_a_base_url_that_redirects_gets_no_key_to_its_goal_and_names_the_setting
 @pytest.mark.parametrize("ahead_s", [-600.0, 600.0])
 def test_a_clock_that_is_ten_minutes_wrong_changes_nothing(tmp_path: Path, redis_url: str, ahead_s: float) -> None:
     with workshop(tmp_path, redis_url, ahead_s=ahead_s) as shop:
-        job = shop.settle(shop.accept(shop.change(DEFECT)))
+        waiting = shop.accept(shop.change(DEFECT))
+        # Somebody whose clock is right has it: the lease lasts for whoever's is not.
+        held = shop.within(lambda services: services.jobs.claim(waiting, worker="w", states=(State.QUEUED,)))
+        assert isinstance(held, Claim)
+        assert shop.work(waiting).attempt == 1
+        assert shop.kimi.requests == []
+        shop.within(lambda services: services.jobs.release(held, State.QUEUED, reason="it may go on"))
+        job = shop.settle(waiting)
         assert job.state is State.DONE
         assert abs(job.updated_at - time.time()) < 60, "records are stamped by the store's clock"
         assert len(shop.github.reviews(REPOSITORY, 1)) == 1
+        shop.kimi.script(Fault(429, no_balance()))
+        second = shop.accept(shop.change(DEFECT))
+        for said in ("the provider says so", "the fleet remembers it"):
+            deferred = shop.work(second)
+            assert (deferred.state, len(shop.kimi.requests)) == (State.DEFERRED, 2), said
+            assert 1790 < deferred.not_before - time.time() < 2000, "half an hour and its spread, from now"
