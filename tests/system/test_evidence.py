@@ -157,6 +157,24 @@ def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
     assert '        app.run("x")\n' in text
 
 
+def test_callers_in_source_come_before_tests_and_keep_documents_and_others_code_away(tmp_path: Path) -> None:
+    change: dict[str | bytes, bytes | str | None] = {"app.py": APP.replace("def run(self, name)", "def run(self, n)")}
+    besides: dict[str | bytes, bytes | str | None] = {
+        "README.md": "Call run(x).\n" * 30,
+        "a/vendor/tool.py": "run(1)\n" * 30,
+        "tests/test_app.py": "run(1)\nrun(2)\nrun(3)\n",
+        **{f"zz/user{number}.py": "run(9)\n" for number in range(5)},
+    }
+    text = evidence(tmp_path / "source", change, besides=besides)
+    assert text.count("run(9)") == 5
+    assert '    app.run("x")\n' in text
+    assert not any(path in text for path in ("README.md", "vendor", "tests/"))
+    only = {path: rows for path, rows in besides.items() if not str(path).startswith("zz")}
+    text = evidence(tmp_path / "tests", change, besides=only)
+    assert "tests/test_app.py" in text
+    assert "vendor" not in text
+
+
 def test_a_small_budget_holds_and_none_means_nothing(tmp_path: Path) -> None:
     change: dict[str | bytes, bytes | str | None] = {"app.py": APP.replace("return fifth", "return shout(fifth)")}
     assert 0 < words(evidence(tmp_path / "small", change, budget=40)) <= 40

@@ -22,6 +22,7 @@ from worker.core.evidence.names import identifiers, imported_words, likely_sites
 from worker.core.evidence.outline import MAX_BYTES, Definition, Outline
 from worker.core.evidence.sites import DEFAULT, PATTERN, Site, index_sites, names_defined
 from worker.core.masking import mask
+from worker.core.planning.places import is_aside, is_prose
 from worker.core.planning.plan import Chunk, ChunkFile
 from worker.core.planning.showing import shown
 from worker.core.planning.spending import Importance, importance
@@ -41,8 +42,9 @@ _KEPT_FILES: Final = 2_000
 """Kept from one chunk to the next."""
 _MAX_SIGNATURES: Final = 8
 _CALLERS: Final = 6
+_MATCHES: Final = 200
+"""Looked through for callers: they come by their paths, and what comes first need not be source."""
 _GATHER_S: Final = 30.0
-_PAGES: Final = (".html", ".svg")
 _REGULAR_MODES: Final = frozenset({"100644", "100755"})
 
 
@@ -111,7 +113,7 @@ class EvidenceSource:
             return Evidence()
         if len(self._sources) > _KEPT_FILES:
             self._sources.clear()
-        parts = [_part(file) for file in chunk.files if not _is_prose(file.path)]
+        parts = [_part(file) for file in chunk.files if not is_prose(file.path)]
         excerpts: list[Excerpt] = []
         try:
             async with asyncio.timeout(_GATHER_S):
@@ -172,17 +174,24 @@ class EvidenceSource:
                 excerpts.append(Excerpt(site.path, found.start, found.end, kind, Rank.BODY))
 
     async def _propose_callers(self, name: str, part: _Part, excerpts: list[Excerpt]) -> None:
-        matches = await self.tree.search(f"{name}(", revision=self.snapshot.head, limit=_CALLERS * 4)
+        matches = await self.tree.search(f"{name}(", revision=self.snapshot.head, limit=_MATCHES)
         called = re.compile(rf"(?<![\w$]){re.escape(name)}\(")
-        callers = 0
-        proposed: list[Excerpt] = []
-        for match in matches:
-            if callers >= _CALLERS or not called.search(match.text) or name in names_defined(match.text):
-                continue
-            if match.path == part.file.path and match.line in part.visible:
-                continue
-            callers += 1
-            proposed.append(Excerpt(match.path, match.line - 1, match.line + 1, f"caller of {name}", Rank.CALLER))
+        callers = [
+            match
+            for match in matches
+            if called.search(match.text)
+            and name not in names_defined(match.text)
+            and not is_prose(match.path)
+            and not (match.path == part.file.path and match.line in part.visible)
+        ]
+        if not is_aside(part.file.path):
+            callers = [match for match in callers if not is_aside(match.path)] or callers
+        # A test that calls it says less than the code that relies on it.
+        callers.sort(key=lambda match: importance(match.path) is Importance.TEST)
+        proposed = [
+            Excerpt(match.path, match.line - 1, match.line + 1, f"caller of {name}", Rank.CALLER)
+            for match in callers[:_CALLERS]
+        ]
         await self._load(excerpt.path for excerpt in proposed)
         excerpts.extend(proposed)
 
@@ -222,11 +231,6 @@ def _outlined(texts: Mapping[str, bytes], process: OutlineProcess) -> dict[str, 
         rows = [row.removesuffix("\r") for row in mask(text).split("\n")]
         found[path] = _Source(rows, outlines[path], imported_words(text), default_imports(text))
     return found
-
-
-def _is_prose(path: str) -> bool:
-    """A page is for a browser and may hold code; any other document is read by people, and its words name nothing."""
-    return importance(path) is Importance.DOCUMENT and not path.lower().endswith(_PAGES)
 
 
 def _has_source(file: ChunkFile) -> bool:

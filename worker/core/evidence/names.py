@@ -10,6 +10,7 @@ from typing import Final
 
 from worker.core.evidence.languages import is_foreign
 from worker.core.evidence.sites import Site
+from worker.core.planning.places import is_aside, is_prose
 
 _STRING: Final = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
 _COMMENT: Final = re.compile(r"(?:^|\s)(?:#(?!\s*(?:define|if|include)\b)|//|--\s).*$|^\s*\*.*$")
@@ -55,8 +56,14 @@ def imported_words(source: str) -> frozenset[str]:
 
 
 def likely_sites(name: str, sites: Sequence[Site], *, used_in: str, imported: frozenset[str]) -> list[Site]:
-    """The definitions of `name` that code in `used_in` most likely means, best first; none when it could be any."""
-    sites = [site for site in sites if not is_foreign(used_in, site.path)]
+    """The definitions of `name` that code in `used_in` most likely means, best first; none when it could be any.
+
+    Prose defines nothing. What stands aside (others' code, pages, built copies) counts only where no source defines it,
+    or for code that stands aside too.
+    """
+    sites = [site for site in sites if not is_foreign(used_in, site.path) and not is_prose(site.path)]
+    if not is_aside(used_in):
+        sites = [site for site in sites if not is_aside(site.path)] or sites
     if not sites:
         return []
     ranked = sorted((_distance(name, site, used_in, imported), order) for order, site in enumerate(sites))

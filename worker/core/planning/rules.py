@@ -14,6 +14,7 @@ from typing import Final
 
 from worker.core.diff.model import FileDiff
 from worker.core.planning.globs import Attributes, matches
+from worker.core.planning.places import is_vendored
 
 SYMLINK: Final = "120000"
 SUBMODULE: Final = "160000"
@@ -37,8 +38,7 @@ class Subject:
         self.diff = diff
         self.scope = scope
         self.path = diff.path
-        self.folder, _, name = self.path.rpartition("/")
-        self.name = name.lower()
+        self.name = self.path.rpartition("/")[2].lower()
         self.marks = scope.attributes.marks(self.path)
         hunks = diff.hunks
         self.body_bytes = sum([len(hunk.body) for hunk in hunks])
@@ -92,22 +92,6 @@ LOCK_FILES: Final = frozenset(
         "project.assets.json",
     )
 )
-_VENDORED_FOLDERS: Final = frozenset(
-    (
-        "vendor",
-        "node_modules",
-        "bower_components",
-        "jspm_packages",
-        "third_party",
-        "thirdparty",
-        "third-party",
-        "3rdparty",
-        "godeps",
-        "pods",
-        "carthage",
-        ".bundle",
-    )
-)
 # fmt: on
 _GENERATED_NAME: Final = re.compile(
     r"(?:\.pb\.(?:go|cc|h|c|rb|swift|dart|gw\.go)|_pb2(?:_grpc)?\.pyi?|\.pb\.\w+\.go|\.(?:g|freezed|gr|mocks)\.dart"
@@ -122,7 +106,6 @@ _GENERATED_HEADER: Final = re.compile(
 )
 _HEADER_BYTES: Final = 4_096
 """Of a file's beginning, in which it may say what it is."""
-_VENDORED_PATH: Final = re.compile(r"(?:^|/)(?:\.yarn/(?:releases|plugins)|(?:\.mvn|gradle)/wrapper)(?:/|$)")
 _MINIFIED_NAME: Final = re.compile(r"[.-](?:min|bundle|prod)\.(?:js|mjs|cjs|css)$|\.chunk\.(?:js|css)$")
 _MINIFIABLE: Final = re.compile(r"\.(?:js|mjs|cjs|css|html?|json)$")
 _MINIFIED_ROW_BYTES: Final = 1_000
@@ -185,9 +168,7 @@ def generated(subject: Subject) -> str | None:
 def vendored(subject: Subject) -> str | None:
     if subject.marks.vendored is False:
         return None
-    if not _VENDORED_FOLDERS.isdisjoint(subject.folder.lower().split("/")) or _VENDORED_PATH.search(subject.folder):
-        return "vendored file"
-    return None
+    return "vendored file" if is_vendored(subject.path) else None
 
 
 def minified(subject: Subject) -> str | None:

@@ -9,12 +9,12 @@ from posixpath import basename, splitext
 from typing import Final
 
 from worker.core.ledger import Ledger, NotReviewed
+from worker.core.planning.places import DOCUMENTS
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import merged
 
 BUDGET: Final = "budget"
 
-_DOCUMENTS: Final = frozenset((".md", ".rst", ".txt", ".adoc", ".po", ".pot", ".csv", ".tsv", ".svg", ".html"))
 _CONFIGURATION: Final = frozenset((".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml", ".properties", ".lock"))
 _TEST_FOLDERS: Final = frozenset(("test", "tests", "testing", "spec", "specs", "__tests__", "testdata", "fixtures"))
 
@@ -32,7 +32,7 @@ def importance(path: str) -> Importance:
     """By the path alone: documents and data, tests, configuration, and everything else as source."""
     name = basename(path).lower()
     ending = splitext(name)[1]
-    if ending in _DOCUMENTS:
+    if ending in DOCUMENTS:
         return Importance.DOCUMENT
     if not _TEST_FOLDERS.isdisjoint(path.lower().split("/")[:-1]) or "test" in name or ".spec." in name:
         return Importance.TEST

@@ -130,3 +130,22 @@ def test_a_name_that_is_everywhere_means_nothing_in_particular() -> None:
 def test_a_definition_in_a_language_that_cannot_be_meant_is_none(used_in: str, there: str, is_meant: bool) -> None:
     sites = likely_sites("foo", [Site(there, 1)], used_in=used_in, imported=frozenset())
     assert sites == ([Site(there, 1)] if is_meant else [])
+
+
+@pytest.mark.parametrize(
+    "aside", ["vendor/x/parse.h", "deps/x/parse.h", "node_modules/x/parse.h", "third_party/parse.h", "docs/parse.html"]
+)
+def test_code_of_others_is_meant_only_where_no_source_defines_the_name(aside: str) -> None:
+    source, other = Site("tools/far/parse.c", 1), Site(aside, 1)
+    assert likely_sites("parse", [other, source], used_in="src/app.c", imported=frozenset({"parse"})) == [source]
+    assert likely_sites("parse", [other], used_in="src/app.c", imported=frozenset()) == [other]
+
+
+def test_code_of_others_means_its_own_first() -> None:
+    inside, source = Site("vendor/x/parse.h", 1), Site("src/parse.c", 1)
+    assert likely_sites("parse", [source, inside], used_in="vendor/x/a.c", imported=frozenset())[0] == inside
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/usage.rst", "notes.txt"])
+def test_prose_defines_nothing(path: str) -> None:
+    assert likely_sites("limit", [Site(path, 3)], used_in="src/app.py", imported=frozenset()) == []
