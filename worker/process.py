@@ -153,9 +153,8 @@ class WorkerProcess:
                 grace_s=self._grace_s,
                 blames=self._blamed.get,
             )
-            publishes = stage is Stage.PUBLISH
-            work = services.publish if publishes else services.review
-            await holder.hold(job_id, work, states=CLAIMABLE[stage], may_cut_short=not publishes)
+            work = services.publish if stage is Stage.PUBLISH else services.review
+            await holder.hold(job_id, work, states=CLAIMABLE[stage])
 
     async def _pass_over(self, job_id: str) -> None:
         async with self._services() as services:

@@ -61,12 +61,11 @@ class Holder:
         work: Callable[[Lease], Awaitable[object]],
         *,
         states: Sequence[State],
-        may_cut_short: bool = True,
     ) -> None:
         """Run `work` under the job's lease if the job is to be had, and settle what follows from its errors.
 
-        `work` moves the job to its next state by itself. When the process is asked to stop, work that may be cut
-        short is ended at once and the job handed back; a POST that was begun is given `grace_s` to be answered.
+        `work` moves the job to its next state by itself. When the process is asked to stop, it is ended at once and
+        the job handed back; what `Lease.unbroken` holds together, a POST that was begun, is given `grace_s`.
         Raises `Unreachable` when the store is away; the job is then taken over when its lease is over.
         """
         asked_at = self.clock.monotonic()
@@ -80,7 +79,7 @@ class Holder:
             lease = Lease(claimed, self.jobs, self.clock, asked_at=asked_at)
             try:
                 async with asyncio.timeout(self.deadline_s) as deadline:
-                    was_stopped = await self._beating(lease, work, may_cut_short)
+                    was_stopped = await self._beating(lease, work)
             except TimeoutError as error:
                 # One that the work let through from elsewhere is a fault of ours like any other.
                 late = Stalled(f"The attempt did not end within {self.deadline_s:.0f} s.")
@@ -99,17 +98,18 @@ class Holder:
         log.info("job.handed_back", reason="this worker ends")
         await self._insist(claim, lambda: self.jobs.hand_back(claim, reason="its worker ended"))
 
-    async def _beating(self, lease: Lease, work: Callable[[Lease], Awaitable[object]], may_cut_short: bool) -> bool:
+    async def _beating(self, lease: Lease, work: Callable[[Lease], Awaitable[object]]) -> bool:
         """Run `work` with a heartbeat beside it; True when it was cut short because the process stops."""
         task = asyncio.ensure_future(work(lease))
-        stops_at: float | None = None
+        stopped_at: float | None = None
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=LOOK_S)
                 now = self.clock.monotonic()
-                if stops_at is None and self.is_stopping():
-                    stops_at = now if may_cut_short else now + self.grace_s
-                if stops_at is not None and now >= stops_at and not task.done():
+                if stopped_at is None and self.is_stopping():
+                    stopped_at = now
+                has_grace = lease.is_unbroken and stopped_at is not None and now - stopped_at < self.grace_s
+                if stopped_at is not None and not has_grace and not task.done():
                     return True
                 is_due = lease.age_s >= lease.claim.lease_s / HEARTBEATS_PER_LEASE
                 if is_due and not task.done() and not await self._renewed(lease):

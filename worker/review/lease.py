@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from worker.core.errors import LeaseLost, Superseded
@@ -42,6 +44,17 @@ class Lease:
         self._jobs = jobs
         self._clock = clock
         self._renewed_at = asked_at
+        self.is_unbroken = False
+        """Whether what runs now must not be cut short."""
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """When the process is asked to stop, what is done in here gets the grace: a POST that was begun, say."""
+        self.is_unbroken = True
+        try:
+            yield
+        finally:
+            self.is_unbroken = False
 
     @property
     def job(self) -> Job:

@@ -151,15 +151,16 @@ class _Run:
 
     async def post(self, batch: _Batch) -> None:
         await self._check()
-        try:
-            await self._send(batch)
-        except OutcomeUnknown as error:
-            log.warning("forge.outcome_unknown", error=str(error))
-            await self.publishing.jobs.decided(self.lease.job.id, "post.outcome_unknown", str(error))
-            if not await self._arrived(batch):
-                await self._check()
+        with self.lease.unbroken():
+            try:
                 await self._send(batch)
-        await self._confirmed(batch)
+            except OutcomeUnknown as error:
+                log.warning("forge.outcome_unknown", error=str(error))
+                await self.publishing.jobs.decided(self.lease.job.id, "post.outcome_unknown", str(error))
+                if not await self._arrived(batch):
+                    await self._check()
+                    await self._send(batch)
+            await self._confirmed(batch)
 
     async def _send(self, batch: _Batch) -> None:
         await self.forge.post(

@@ -198,15 +198,39 @@ def test_a_post_that_was_begun_is_given_its_time_when_the_worker_stops() -> None
 
         async def work(lease: Lease) -> None:
             stopping.set()
-            await asyncio.sleep(0.6)
-            await jobs.advance(lease.claim, State.DONE, reason="posted")
+            with lease.unbroken():
+                await asyncio.sleep(0.6)
+                await jobs.advance(lease.claim, State.DONE, reason="posted")
 
-        await holder.hold(made.job, work, states=[State.QUEUED], may_cut_short=False)
+        await holder.hold(made.job, work, states=[State.QUEUED])
         return await jobs.get(made.job)
 
     job = asyncio.run(story())
     assert job is not None
     assert job.state is State.DONE
+
+
+@pytest.mark.parametrize("grace_s", [0.5, 60.0], ids=["the-post-takes-too-long", "the-post-was-answered"])
+def test_a_stopping_worker_hands_a_publishing_back_when_the_grace_or_the_post_is_over(grace_s: float) -> None:
+    async def story() -> Job | None:
+        jobs = FakeJobs()
+        made = await jobs.accept(Intent(REF, "a" * 40))
+        stopping = asyncio.Event()
+        holder = Holder(jobs=jobs, clock=SystemClock(), worker="w1", is_stopping=stopping.is_set, grace_s=grace_s)
+
+        async def work(lease: Lease) -> None:
+            stopping.set()
+            with lease.unbroken():
+                await asyncio.sleep(30 if grace_s < 1 else 0.3)
+            await asyncio.sleep(30)  # the next question to a forge that is away
+
+        async with asyncio.timeout(3):
+            await holder.hold(made.job, work, states=[State.QUEUED])
+        return await jobs.get(made.job)
+
+    job = asyncio.run(story())
+    assert job is not None
+    assert (job.state, job.attempt) == (State.QUEUED, 0)
 
 
 def test_a_job_that_another_worker_has_is_left_alone() -> None:
