@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
 
+from tests.fakes.loopback import Loopback, Quiet
 from worker.standin.brain import answer as standin_answer
 
 KEY = "sk-ant-test-0123456789"
@@ -24,24 +24,20 @@ class AnthropicServer:
         self.refuses = refuses
         self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
         self._script: deque[tuple[int, dict[str, Any]]] = deque()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.fake = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True, name="anthropic")
+        self._server = Loopback(_Handler, self)
 
     def __enter__(self) -> AnthropicServer:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.address
 
     def script(self, *answers: tuple[int, dict[str, Any]]) -> None:
         """(status, body) for the next requests, one each; with status 200 the body replaces parts of the answer:
@@ -52,19 +48,11 @@ class AnthropicServer:
         return self._script.popleft() if self._script else (200, {})
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    fake: AnthropicServer
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent: what arrived is in `requests`."""
+class _Handler(Quiet, BaseHTTPRequestHandler):
+    owner: AnthropicServer
 
     def do_POST(self) -> None:
-        fake = self.server.fake
+        fake = self.owner
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         fake.requests.append((headers, body))
@@ -76,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, "text/event-stream", _stream(body, answer))
 
     def _problem(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        fake = self.server.fake
+        fake = self.owner
         if self.path != fake.path:
             return 404, failure("not_found_error", "Not Found")
         if headers.get("x-api-key") != KEY:

@@ -13,35 +13,31 @@ pull request reviews: https://docs.github.com/en/rest/pulls/reviews
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from tests.fakes.diff_lines import FileLines, changed_files
 from tests.fakes.git_server import BareRepository, GitServer, git
+from tests.fakes.github_logins import TOKEN as TOKEN
+from tests.fakes.github_logins import GitHubLogins
 from tests.fakes.github_records import LOGIN, Answer, Fault, PostedComment, PostedReview, Pull, Refusal, Request
+from tests.fakes.loopback import Loopback, Quiet
 
-TOKEN = "ghp_falseTokenOfTheTestsWhichOpensNothing1"  # a false secret, planted to be searched for
 INSTALLATION = 77
 RENAMED_ID = 4711
 BODY_LIMIT = 65_536
@@ -51,56 +47,38 @@ COMMENTS_ANSWERED = 31
 
 @dataclass(slots=True)
 class GitHubServer:
-    """`root` holds the repositories. `app_key`: the public key of an app that may come in place of `token`."""
+    """`root` holds the repositories, `logins` says who may come in."""
 
     root: Path
-    token: str = TOKEN
-    app_id: str = ""
-    app_key: RSAPublicKey | None = None
-    token_life_s: float = 3600.0
-    clock_offset_s: float = 0.0
-    """How far this server's clock is ahead of ours."""
-    asks_git_for_token: bool = True
+    logins: GitHubLogins = field(default_factory=GitHubLogins)
     pulls: dict[tuple[str, int], Pull] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     chance: Callable[[str, str], Fault | None] | None = None
     """Asked for every request, for tests that throw dice."""
     seen: list[Request] = field(default_factory=list)
-    statuses: list[dict[str, Any]] = field(default_factory=list)
     archived: set[str] = field(default_factory=set)
     renamed: dict[str, str] = field(default_factory=dict)
     """Old names to new ones; what is asked under an old one is redirected to the repository's id."""
-    minted: dict[str, tuple[float, frozenset[str], Mapping[str, str]]] = field(default_factory=dict)
     git_server: GitServer = field(init=False)
     _ids: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _server: ThreadingHTTPServer | None = None
-    _thread: threading.Thread | None = None
-    _closing: threading.Event = field(default_factory=threading.Event)
+    _server: Loopback | None = None
     _lines: dict[tuple[str, str, str], dict[str, FileLines]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        login = base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
-        wanted = f"Basic {login}" if self.asks_git_for_token and self.app_key is None else None
-        self.git_server = GitServer(self.root, authorization=wanted)
+        self.git_server = GitServer(self.root, authorization=self.logins.basic)
 
     def __enter__(self) -> GitHubServer:
         self.git_server.__enter__()
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = False
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        self._server = Loopback(_Handler, self, waits_for_answers=True)
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+        if self._server is not None:
+            self._server.stop()
         self.git_server.__exit__(kind, error, trace)
 
     # -------------------------------------------------------------------------------- for tests
@@ -110,7 +88,7 @@ class GitHubServer:
         """Base of the API, with a path as GitHub Enterprise Server has it."""
         if self._server is None:
             raise RuntimeError("the server is not running: use it as a context manager")
-        return f"http://127.0.0.1:{self._server.server_address[1]}/api/v3"
+        return f"{self._server.address}/api/v3"
 
     @property
     def git_url(self) -> str:
@@ -216,10 +194,8 @@ class GitHubServer:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than the server runs."""
-        self._closing.wait(seconds)
-
-    def now(self) -> float:
-        return time.time() + self.clock_offset_s
+        if self._server is not None:
+            self._server.wait(seconds)
 
     def _routed(self, request: Request) -> Answer:
         if not request.headers.get("user-agent"):
@@ -257,77 +233,40 @@ class GitHubServer:
             ("GET", rf"{repo}/issues/(?P<number>\d+)/comments", self._get_notes),
             ("POST", rf"{repo}/issues/(?P<number>\d+)/comments", self._post_note),
             ("GET", rf"{repo}/compare/(?P<base>[0-9a-f]+)\.\.\.(?P<head>[0-9a-f]+)", self._compare),
-            ("POST", rf"{repo}/statuses/(?P<sha>[0-9a-f]+)", self._post_status),
         ]
 
     # ----- who is asking
 
-    def _admit(self, request: Request, repository: str, permission: str = "metadata", level: str = "read") -> None:
-        scheme, _, value = request.headers.get("authorization", "").partition(" ")
-        if scheme not in ("Bearer", "token"):
-            raise Refusal(401, "Requires authentication")
-        if self.app_key is None and hmac.compare_digest(value, self.token):
-            return
-        if value not in self.minted or self.minted[value][0] <= self.now():
-            raise Refusal(401, "Bad credentials")
-        _, repositories, permissions = self.minted[value]
-        if repository.partition("/")[2] not in repositories:
-            raise Refusal(404, "Not Found")
-        granted = permissions.get(permission, "")
-        if granted != "write" and granted != level:
-            raise Refusal(403, "Resource not accessible by integration")
-
-    def _admit_app(self, request: Request) -> None:
-        proof = request.headers.get("authorization", "").removeprefix("Bearer ")
-        try:
-            head, claims, signature = proof.split(".")
-            if self.app_key is None or _unbase64(head)["alg"] != "RS256":
-                raise ValueError("no app")
-            raw = base64.urlsafe_b64decode(signature + "==")
-            self.app_key.verify(raw, f"{head}.{claims}".encode(), PKCS1v15(), SHA256())
-            said = _unbase64(claims)
-        except (ValueError, KeyError, InvalidSignature):
-            raise Refusal(401, "A JSON web token could not be decoded") from None
-        if said["iat"] > self.now() or said["exp"] <= self.now() or said["exp"] - said["iat"] > 600:
-            raise Refusal(401, "'Expiration time' claim ('exp') must be a numeric value representing the future time")
-        if str(said["iss"]) != self.app_id:
-            raise Refusal(404, "Integration not found")
-
     def _get_installation(self, request: Request, repository: str) -> Answer:
-        self._admit_app(request)
+        self.logins.admit_app(request)
         self._known(repository)
         return Answer(200, {"id": INSTALLATION})
 
     def _get_installations(self, request: Request) -> Answer:
-        self._admit_app(request)
+        self.logins.admit_app(request)
         return self._page(request, [{"id": INSTALLATION}])
 
     def _mint(self, request: Request, installation: str) -> Answer:
-        self._admit_app(request)
+        self.logins.admit_app(request)
         if int(installation) != INSTALLATION:
             raise Refusal(404, "Not Found")
-        token = f"ghs_{uuid.uuid4().hex}"
-        expires_at = self.now() + self.token_life_s
-        self.minted[token] = (expires_at, frozenset(request.body.get("repositories", ())), request.body["permissions"])
-        at = datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Answer(201, {"token": token, "expires_at": at, "permissions": request.body["permissions"]})
+        return Answer(201, self.logins.mint(request.body.get("repositories", ()), request.body["permissions"]))
 
     def _get_user(self, request: Request) -> Answer:
-        self._admit(request, "")
+        self.logins.admit(request, "")
         return Answer(200, {"login": LOGIN, "id": 1, "type": "User"})
 
     def _get_by_id(self, request: Request, number: str) -> Answer:
         new = list(self.renamed.values())[int(number) - RENAMED_ID]
-        self._admit(request, new)
+        self.logins.admit(request, new)
         return Answer(200, self._repository_json(new))
 
     def _get_repositories(self, request: Request) -> Answer:
         names = sorted(str(path.relative_to(self.root)).removesuffix(".git") for path in self.root.glob("*/*.git"))
         if request.path == "/user/repos":
-            self._admit(request, "")
+            self.logins.admit(request, "")
             return self._page(request, [self._repository_json(name) for name in names])
-        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.minted:
-            raise Refusal(401, "Bad credentials")
+        self.logins.admit_installation(request)
         rows = self._page(request, [self._repository_json(name) for name in names])
         return Answer(200, {"total_count": len(names), "repositories": rows.body}, rows.headers)
 
@@ -353,21 +292,21 @@ class GitHubServer:
         )
 
     def _get_pulls(self, request: Request, repository: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         self._known(repository)
         wanted = request.query.get("state", "open")
         rows = [p for (name, _), p in sorted(self.pulls.items()) if name == repository and wanted in (p.state, "all")]
         return self._page(request, [self._pull_json(pull, listed=True) for pull in rows])
 
     def _get_pull(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         pull = self._of(repository, number)
         if "diff" in request.headers.get("accept", ""):
             raise Refusal(406, "Sorry, the diff exceeded the maximum number of lines (20000)")
         return Answer(200, self._pull_json(pull))
 
     def _get_files(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         pull = self._of(repository, number)
         rows = [
             {
@@ -383,13 +322,13 @@ class GitHubServer:
         return self._page(request, rows[:3000])
 
     def _compare(self, request: Request, repository: str, base: str, head: str) -> Answer:
-        self._admit(request, repository, "contents")
+        self.logins.admit(request, repository, "contents")
         self._known(repository)
         found = git(self.repository(repository).path, "merge-base", base, head)
         return Answer(200, {"merge_base_commit": {"sha": found}, "files": []})
 
     def _get_reviews(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         pull = self._of(repository, number)
         rows = [
             {"id": r.id, "state": r.state, "body": r.body, "commit_id": r.commit, "user": {"login": r.author}}
@@ -398,14 +337,14 @@ class GitHubServer:
         return self._page(request, rows)
 
     def _get_comments(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         pull = self._of(repository, number)
         shown = [c for review in pull.reviews if review.state != "PENDING" for c in review.comments]
         rows = [{"id": c.id, "path": c.path, "body": c.body, "user": {"login": c.author}} for c in shown]
         return self._page(request, rows)
 
     def _get_notes(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests")
+        self.logins.admit(request, repository, "pull_requests")
         return self._page(request, self._of(repository, number).notes)
 
     # ----- writing
@@ -417,7 +356,7 @@ class GitHubServer:
             raise Refusal(403, "Unable to create comment because issue is locked.")
 
     def _post_note(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests", "write")
+        self.logins.admit(request, repository, "pull_requests", "write")
         pull = self._of(repository, number)
         self._takes_writes(pull)
         body = _body(request.body)
@@ -427,15 +366,8 @@ class GitHubServer:
         pull.notes.append(note)
         return Answer(201, note)
 
-    def _post_status(self, request: Request, repository: str, sha: str) -> Answer:
-        self._admit(request, repository, "statuses", "write")
-        if request.body.get("state") not in ("error", "failure", "pending", "success"):
-            raise Refusal(422, "Validation Failed", ["state is not included in the list"])
-        self.statuses.append({"repository": repository, "sha": sha, **request.body})
-        return Answer(201, {"id": self._next_id()})
-
     def _post_review(self, request: Request, repository: str, number: str) -> Answer:
-        self._admit(request, repository, "pull_requests", "write")
+        self.logins.admit(request, repository, "pull_requests", "write")
         pull = self._of(repository, number)
         said = request.body
         event = said.get("event")
@@ -482,7 +414,7 @@ class GitHubServer:
         return PostedComment(self._next_id(), given["path"], side, line, start, body, commit)
 
     def _delete_review(self, request: Request, repository: str, number: str, review: str) -> Answer:
-        self._admit(request, repository, "pull_requests", "write")
+        self.logins.admit(request, repository, "pull_requests", "write")
         pull = self._of(repository, number)
         found = next((r for r in pull.reviews if r.id == int(review)), None)
         if found is None:
@@ -560,16 +492,8 @@ def _body(said: Mapping[str, Any]) -> str:
     return body
 
 
-def _unbase64(part: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=="))
-    return value
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     owner: GitHubServer
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing: a test's output is its own."""
 
     def do_GET(self) -> None:
         self._serve()
@@ -608,7 +532,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         try:
             self.send_response_only(answer.status)
-            self.send_header("Date", format_datetime(datetime.fromtimestamp(self.owner.now(), UTC), usegmt=True))
+            self.send_header("Date", format_datetime(datetime.fromtimestamp(self.owner.logins.now(), UTC), usegmt=True))
             self.send_header("Content-Type", "text/html" if is_page else "application/json; charset=utf-8")
             for name, value in answer.headers.items():
                 self.send_header(name, value)

@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Literal
 
 import quicktok
 
+from tests.fakes.loopback import Loopback, Quiet
 from tests.fakes.message_content import IMAGE_TOKENS, content_problem, images_of, text_of
 from worker.standin.brain import answer as standin_answer
 
@@ -161,27 +162,21 @@ class KimiServer:
         self._lock = threading.Lock()
         self._running = 0
         self._admitted: deque[tuple[float, int]] = deque()
-        self._stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.kimi = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True, name="kimi")
+        self._server = Loopback(_Handler, self)
 
     def __enter__(self) -> KimiServer:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     @property
     def address(self) -> str:
         """`http://127.0.0.1:port`, without `/v1`."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.address
 
     @property
     def base_url(self) -> str:
@@ -189,7 +184,7 @@ class KimiServer:
 
     @property
     def is_stopping(self) -> bool:
-        return self._stopping.is_set()
+        return self._server.is_stopping
 
     @property
     def requests(self) -> list[Received]:
@@ -266,7 +261,7 @@ class KimiServer:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past the server's end."""
-        self._stopping.wait(seconds)
+        self._server.wait(seconds)
 
 
 _ENCODING = quicktok.get_encoding("o200k_base")
@@ -308,26 +303,13 @@ def no_balance() -> dict[str, Any]:
     )
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = True
-    request_queue_size = 256
-    kimi: KimiServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what many tests do; it is nothing to print."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+    owner: KimiServer
     _is_running = False
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent: what arrived is in `received`."""
-
     def do_GET(self) -> None:
-        kimi = self.server.kimi
+        kimi = self.owner
         status, body = 404, _url_not_found(self.path)
         if not self._is_authorised():
             status, body = 401, _wrong_key()
@@ -353,7 +335,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _chat(self, raw: bytes) -> None:
-        kimi = self.server.kimi
+        kimi = self.owner
         fault = kimi.next_fault()
         try:
             body = json.loads(raw)
@@ -384,10 +366,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Gives the place back, once."""
         if self._is_running:
             self._is_running = False
-            self.server.kimi.leave()
+            self.owner.leave()
 
     def _refusal(self, body: dict[str, Any], tokens: int) -> tuple[int, dict[str, Any]]:
-        kimi = self.server.kimi
+        kimi = self.owner
         if not self._is_authorised():
             return 401, _wrong_key()
         problem = problem_with(body, kimi.refuses)
@@ -408,7 +390,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, body: dict[str, Any], tokens: int, fault: Fault) -> bool:
         """Whether all of it was sent."""
-        kimi = self.server.kimi
+        kimi = self.owner
         content = kimi.brain(body) if fault.content is None else fault.content
         kimi.wait(fault.delay_s)
         self.send_response(200)
@@ -454,7 +436,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _until_client_leaves(self) -> None:
         self.connection.settimeout(0.05)
-        kimi = self.server.kimi
+        kimi = self.owner
         while not kimi.is_stopping:
             try:
                 if not self.connection.recv(1):
@@ -463,11 +445,11 @@ class _Handler(BaseHTTPRequestHandler):
                 continue
 
     def _is_authorised(self) -> bool:
-        return self.headers.get("Authorization") == f"Bearer {self.server.kimi.key}"
+        return self.headers.get("Authorization") == f"Bearer {self.owner.key}"
 
     def _record(self, raw: bytes, body: dict[str, Any], status: int, tokens: int) -> int:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return self.server.kimi.record(
+        return self.owner.record(
             Received(self.command, self.path, headers, raw, body, time.monotonic(), status, tokens)
         )
 

@@ -279,11 +279,11 @@ def test_a_job_of_a_repository_that_was_renamed_says_how_it_is_called_now(shop: 
 def test_a_token_that_is_withdrawn_during_the_review_ends_the_job_with_its_cure(shop: Workshop) -> None:
     job = shop.accept(shop.change(DEFECT))
     assert shop.work(job).state is State.REVIEWED
-    shop.github.token = "ghp_anotherFalseTokenOfTheTests0000000000"
+    shop.github.logins.token = "ghp_anotherFalseTokenOfTheTests0000000000"
     found = shop.settle(job)
     assert found.state is State.FAILED
     assert "Renew the token" in found.reason
-    shop.github.token = TOKEN
+    shop.github.logins.token = TOKEN
     shop.within(lambda services: services.jobs.retry(job))
     assert shop.settle(job).state is State.DONE
     assert len(shop.kimi.requests) == 1, "the stored report is posted, not bought again"

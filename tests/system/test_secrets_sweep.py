@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from tests.fakes.github import GitHubServer, signed_headers
+from tests.fakes.github_logins import GitHubLogins
 from tests.fakes.kimi import Fault, KimiServer, error
 from tests.fakes.program import COMMAND, Program, serving, until
 from tests.fakes.sweep import Sweep
@@ -84,7 +85,9 @@ def test_none_of_twelve_planted_secrets_is_found_anywhere_after_reviews_and_fail
     server, client = store
     sweep = Sweep(SECRETS)
     with ExitStack() as held:
-        github = held.enter_context(GitHubServer(tmp_path / "github", token=SECRETS["the forge's token, file"]))
+        github = held.enter_context(
+            GitHubServer(tmp_path / "github", logins=GitHubLogins(SECRETS["the forge's token, file"]))
+        )
         kimi = held.enter_context(KimiServer(key=SECRETS["the provider's key, environment"]))
         spare = held.enter_context(KimiServer(key=SECRETS["the fallback's key, environment"], models=("spare",)))
         folder = tmp_path / "serve"

@@ -18,6 +18,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY
 from tests.fakes.git_server import git
 from tests.fakes.github import TOKEN, GitHubServer, PostedReview
+from tests.fakes.github_logins import GitHubLogins
 from worker.core.change import Change, ChangeRef
 from worker.core.errors import (
     BadInput,
@@ -357,7 +358,7 @@ def pem(key: rsa.RSAPrivateKey) -> str:
 
 @pytest.fixture
 def app(tmp_path: Path, key: rsa.RSAPrivateKey) -> Iterator[World]:
-    with GitHubServer(tmp_path, app_id="12345", app_key=key.public_key()) as github:
+    with GitHubServer(tmp_path, logins=GitHubLogins(app_id="12345", app_key=key.public_key())) as github:
         access = Access(
             url=github.git_url,
             api_url=github.api_url,
@@ -374,7 +375,7 @@ def test_an_app_mints_one_token_for_one_repository_with_few_rights(app: World) -
     app.post(comment(5))
     app.post(comment(6))
     assert len(app.reviews()) == 2
-    ((_, repositories, permissions),) = app.github.minted.values()
+    ((_, repositories, permissions),) = app.github.logins.minted.values()
     assert repositories == {"shop"}
     assert permissions == {"contents": "read", "metadata": "read", "pull_requests": "write"}
 
@@ -384,22 +385,22 @@ def test_an_app_lists_the_repositories_of_its_installations(app: World) -> None:
         return [name async for name in forge.repositories()]
 
     assert app(listed) == [REPOSITORY]
-    assert all("write" not in permissions.values() for _, _, permissions in app.github.minted.values())
+    assert all("write" not in permissions.values() for _, _, permissions in app.github.logins.minted.values())
 
 
 def test_an_app_s_git_login_is_its_token(app: World) -> None:
     remote = app(lambda forge: forge.remote_ready(app.change))
-    (token,) = app.github.minted
+    (token,) = app.github.logins.minted
     assert remote.authorization == "Basic " + base64.b64encode(f"x-access-token:{token}".encode()).decode()
     assert token not in repr(remote)
 
 
 def test_a_token_that_was_withdrawn_is_renewed_once(app: World) -> None:
     app.post(comment(5))
-    app.github.minted.clear()
+    app.github.logins.minted.clear()
     app.post(comment(6))
     assert len(app.reviews()) == 2
-    assert len(app.github.minted) == 1
+    assert len(app.github.logins.minted) == 1
 
 
 def test_a_token_that_cannot_be_minted_for_a_moment_is_asked_for_again(app: World) -> None:
@@ -416,21 +417,21 @@ def test_credentials_that_stay_refused_end_clearly(app: World) -> None:
 
 
 def test_a_token_that_ends_within_minutes_is_not_used(app: World) -> None:
-    app.github.token_life_s = 120
+    app.github.logins.token_life_s = 120
     app.post(comment(5))
     app.post(comment(6))
-    assert len(app.github.minted) > 1
+    assert len(app.github.logins.minted) > 1
 
 
 @pytest.mark.parametrize("offset_s", [-3600.0, 3600.0])
 def test_a_wrong_clock_is_corrected_by_the_server_s(app: World, offset_s: float) -> None:
-    app.github.clock_offset_s = offset_s
+    app.github.logins.clock_offset_s = offset_s
     app.post(comment(5))
     assert len(app.reviews()) == 1
 
 
 def test_an_app_that_github_does_not_know_is_refused(app: World) -> None:
-    app.github.app_id = "999"
+    app.github.logins.app_id = "999"
     failure(lambda: app.post(comment(5)))
     assert app.reviews() == []
 
