@@ -160,6 +160,21 @@ def test_publishing_has_attempts_of_its_own(store: Story) -> None:
     store(story)
 
 
+def test_publishing_may_die_as_often_as_reviewing_whatever_reviewing_did(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        for _ in range(2):
+            await jobs.died(await claimed(jobs, made.job), reason="out of memory")
+        await jobs.release(await claimed(jobs, made.job), State.REVIEWED, reason="stored")
+        for _ in range(2):
+            await jobs.died(await claimed(jobs, made.job, PUBLISH), reason="out of memory")
+        assert await state_of(jobs, made.job) is State.REVIEWED
+        await jobs.died(await claimed(jobs, made.job, PUBLISH), reason="out of memory")
+        assert await state_of(jobs, made.job) is State.FAILED
+
+    store(story)
+
+
 def test_a_dead_letter_is_told_once_and_retried_or_dropped(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         made = await jobs.accept(Intent(REF, A))

@@ -26,6 +26,19 @@ def test_a_deferred_job_is_due_again_in_time_and_goes_on_where_it_stopped(store:
     store(story)
 
 
+def test_nobody_is_woken_for_a_job_before_it_may_be_claimed(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        made = await jobs.accept(Intent(REF, A))
+        await jobs.died(await claimed(jobs, made.job), reason="KeyError", wait_s=0.1)
+        assert "not before" in await refused(jobs, made.job)
+        assert await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9) == []
+        await asyncio.sleep(0.12)
+        assert [due.job for due in await jobs.due(Priority.INTERACTIVE, limit=9, again_s=9)] == [made.job]
+        await claimed(jobs, made.job)
+
+    store(story)
+
+
 def test_a_job_nobody_was_woken_for_is_found_and_not_again_at_once(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         made = await jobs.accept(Intent(REF, A))
