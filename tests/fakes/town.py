@@ -17,6 +17,7 @@ from tests.fakes.program import WEBHOOK_SECRET, Program, serving
 
 REPOSITORY = "acme/shop"
 BASE = "def total(items):\n    return sum(items)\n"
+LEASE_S = 5.0
 DEFECT = "def total(items, seen=[]):\n    return sum(items)\n"
 """One finding of the stand-in, at line 1."""
 
@@ -98,7 +99,7 @@ def town(
             "GITHUB_URL": github.git_url,
             "REVIEW_SETTLE_S": "0",
             "REVIEW_VERIFY": "false",
-            "JOB_LEASE_S": "5",
+            "JOB_LEASE_S": f"{LEASE_S:.0f}",
             "LOG_FORMAT": "json",
         }
         with serving(folder / "serve", settings | dict(environment or {})) as program:

@@ -21,6 +21,8 @@ from worker.review.records import REPORT, UNIT, SavedAnswer, dump_report
 
 log = structlog.get_logger()
 
+SAVE_AGAIN_S = 1.0
+"""While the store is away."""
 ANCESTORS = 5
 """Earlier jobs of a change that are looked through: of five quick pushes the first may have bought the answers."""
 
@@ -64,7 +66,7 @@ class Conductor:
             return
         await self.jobs.decided(job.id, "review.started", f"attempt {job.attempt}, head {change.head[:12]}")
         report = await self._examine(lease, change)
-        await self.jobs.save(claim, REPORT, dump_report(report))
+        await self._keep(claim, REPORT, dump_report(report))
         log.info(
             "review.finished",
             findings=len(report.findings) + len(report.unanchored),
@@ -102,7 +104,7 @@ class Conductor:
         saved = {**await self._inherited(job), **await self.jobs.load(job.id)}
 
         async def save(name: str, value: bytes) -> None:
-            await self.jobs.save(claim, name, value)
+            await self._keep(claim, name, value)
 
         subject = Subject(
             name=str(job.ref),
@@ -123,6 +125,24 @@ class Conductor:
                 permit=lease,
                 names_failures=is_last,
             )
+
+    async def _keep(self, claim: Claim, name: str, value: bytes) -> None:
+        """Save through an absence of the store as long as the lease: what was paid for would be paid for again.
+
+        Raises `LeaseLost`, and `Unreachable` when the store stays away.
+        """
+        clock = self.freshness.clock
+        give_up_at = clock.monotonic() + claim.lease_s
+        while True:
+            try:
+                await self.jobs.save(claim, name, value)
+            except Unreachable as error:
+                if clock.monotonic() > give_up_at:
+                    raise
+                log.warning("checkpoint.not_saved_yet", name=name, error=str(error))
+            else:
+                return
+            await clock.sleep(SAVE_AGAIN_S)
 
     async def _inherited(self, job: Job) -> dict[str, bytes]:
         """Answers that earlier jobs of the change bought: a unit is named by its content, so none is bought twice."""

@@ -13,7 +13,7 @@ import structlog
 
 from worker.core.change import Snapshot
 from worker.core.compose import compose, with_disclosed
-from worker.core.errors import EmptyAnswer
+from worker.core.errors import EmptyAnswer, Unreachable
 from worker.core.exchange import Answer, Prompt
 from worker.core.ledger import Ledger
 from worker.core.model_info import within
@@ -171,12 +171,16 @@ class Examiner:
         async def learn(prompt: Prompt, answer: Answer) -> None:
             if not prompt.counted_tokens or answer.usage.is_estimated or answer.model != self.model.name:
                 return
-            await self.lessons.learned(
-                self._lesson,
-                planned_with=planning.budget.token_factor,
-                estimated=prompt.counted_tokens,
-                actual=answer.usage.input_tokens,
-            )
+            try:
+                await self.lessons.learned(
+                    self._lesson,
+                    planned_with=planning.budget.token_factor,
+                    estimated=prompt.counted_tokens,
+                    actual=answer.usage.input_tokens,
+                )
+            except Unreachable as error:
+                # The next answer brings another lesson; this one is paid for, and would be paid for again.
+                log.info("factor.not_learned", error=str(error))
 
         return Workshop(
             render=planned.prompt,
