@@ -15,7 +15,8 @@ import redis.asyncio
 from celery import Celery
 
 from worker.clock import SystemClock
-from worker.core.job import Claim, Job, State
+from worker.core.job import Job, State
+from worker.review.lease import Lease
 from worker.storage.connection import connect
 from worker.storage.jobs import RedisJobs
 from worker.storage.queue import CeleryWake
@@ -40,7 +41,8 @@ class Pipeline:
     leak_mb: int = 0
     """What each review takes and never gives back."""
 
-    async def review(self, claim: Claim) -> None:
+    async def review(self, lease: Lease) -> None:
+        claim = lease.claim
         LEAKED.append(b"x" * (self.leak_mb * 2**20))
         saved = await self.jobs.load(claim.job.id)
         for number in range(self.units):
@@ -53,7 +55,8 @@ class Pipeline:
         await self.jobs.release(claim, State.REVIEWED, reason="the report is stored")
         await self.wake.publish(claim.job.id, claim.job.priority)
 
-    async def publish(self, claim: Claim) -> None:
+    async def publish(self, lease: Lease) -> None:
+        claim = lease.claim
         mark = f"{claim.job.ref} {claim.job.head}"
         if mark not in await self.posted():
             await self.jobs.renew(claim)
