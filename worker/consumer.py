@@ -24,6 +24,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
         # Workers need not know of each other: both steps cost a second at start, and messages all the time.
         super().__init__(*arguments, **(options | {"without_mingle": True, "without_gossip": True}))
 
+    def update_strategies(self) -> None:
+        super().update_strategies()
+        # Celery brings tasks of its own (celery.map, celery.group, …). Nobody here sends one; run, they would call
+        # what a stranger's arguments say, and log them.
+        for name in [name for name in self.strategies if not name.startswith(OUR_TASKS)]:
+            del self.strategies[name]
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._put_aside(message, "no task message")
 

@@ -239,6 +239,8 @@ def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logge
     async def story(scene: Scene) -> None:
         app = celery_app(redis_url)
         app.send_task("no.such.task", args=[secret], queue="interactive")
+        # Celery's own, which every worker would run.
+        app.send_task("celery.map", args=[{"task": "review.run"}, [[secret]]], queue="interactive")
         app.send_task("review.run", args=[secret], queue="interactive")
         app.send_task("review.run", args=["0" * 20, secret], queue="interactive")
         app.send_task("review.run", args=["x" * 5_000_000], queue="interactive")
@@ -249,7 +251,7 @@ def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logge
         with working(redis_url, tmp_path / "log") as process:
             job = await scene.accept(1)
             await scene.all_in(State.DONE, 1)
-            await scene.long_enough(KEY, 6)
+            await scene.long_enough(KEY, 7)
             for left in named:
                 await scene.has_decided(left, "job.left")
                 await scene.wake.review(left, Priority.INTERACTIVE)
@@ -260,6 +262,7 @@ def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logge
         reasons = {(row.task, row.reason) for row in await list_foreign(scene.client)}
         assert reasons == {
             ("no.such.task", "unknown task"),
+            ("celery.map", "unknown task"),
             ("review.triage", "unknown task"),
             ("review.run", "no job id"),
             ("review.run", "more than a job id"),
