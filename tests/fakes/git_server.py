@@ -11,12 +11,13 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
+
+from tests.fakes.loopback import Loopback, Quiet
 
 # Author and dates are fixed, so that a test's commits have the same ids in every run.
 _IDENTITY = {
@@ -147,34 +148,25 @@ class GitServer:
     """False answers in git's protocol 0, as behind a proxy that drops the header Git-Protocol."""
     faults: Faults = field(default_factory=Faults)
     seen: list[Seen] = field(default_factory=list)
-    _server: ThreadingHTTPServer | None = None
-    _thread: threading.Thread | None = None
-    _closing: threading.Event = field(default_factory=threading.Event)
+    _server: Loopback | None = None
 
     def __enter__(self) -> GitServer:
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = False
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        self._server = Loopback(_Handler, self, waits_for_answers=True)
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is None or self._thread is None:
-            return
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        if self._server is not None:
+            self._server.stop()
 
     @property
     def url(self) -> str:
         """The base address, without a slash at the end."""
         if self._server is None:
             raise RuntimeError("the server is not running: use it as a context manager")
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.address
 
     def url_of(self, repository: str) -> str:
         return f"{self.url}/{repository}.git"
@@ -210,14 +202,12 @@ class GitServer:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than the server runs."""
-        self._closing.wait(seconds)
+        if self._server is not None:
+            self._server.wait(seconds)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     owner: GitServer
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing: a test's output is its own."""
 
     def do_GET(self) -> None:
         self._serve(b"")
@@ -283,4 +273,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body if cut is None else body[:cut])
         except (BrokenPipeError, ConnectionResetError):
             # The client was killed: what some tests are about.
-            time.sleep(0)
+            return
