@@ -302,6 +302,13 @@ class Posted:
     fingerprints: frozenset[str] = frozenset()
     earlier: frozenset[str] = frozenset()
     """Fingerprints we posted for other heads of the change, and not for this one."""
+    is_unfinished: bool = False
+    """Whether the summary says that further posts follow, and the last of them is not there."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the head has its review, and not the first part of one alone."""
+        return self.has_summary and not self.is_unfinished
 
 
 class Forge(Protocol):

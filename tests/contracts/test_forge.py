@@ -15,7 +15,7 @@ from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.github import TOKEN, GitHubServer
 from worker.core.change import Change, ChangeRef
 from worker.core.errors import NotFound, RateLimited, Transient, Unprocessable, Unreachable
-from worker.core.marker import SUMMARY, Mark, write
+from worker.core.marker import LAST, MORE, SUMMARY, Mark, write
 from worker.forges import FORGES
 from worker.forges.access import Access
 from worker.ports import Comment, Forge
@@ -198,6 +198,22 @@ def test_what_was_posted_for_an_earlier_head_is_told_apart(world: World) -> None
     newer = world.change()
     found = world(lambda forge: forge.posted(newer))
     assert (found.has_summary, found.fingerprints, found.earlier) == (False, frozenset(), frozenset({"fp5"}))
+
+
+def test_a_review_whose_further_posts_did_not_arrive_is_not_whole(world: World) -> None:
+    change = world.change()
+    world.post(
+        change, marked(change, "", SUMMARY) + marked(change, "Summary", MORE), marked_comment(change, comment(5))
+    )
+    part = world(lambda forge: forge.posted(change))
+    assert (part.has_summary, part.is_whole, part.fingerprints) == (True, False, frozenset({"fp5"}))
+    world.post(change, marked(change, "The rest", LAST), marked_comment(change, comment(6)))
+    whole = world(lambda forge: forge.posted(change))
+    assert (whole.is_whole, whole.fingerprints) == (True, frozenset({"fp5", "fp6"}))
+    world.push()
+    newer = world.change()
+    found = world(lambda forge: forge.posted(newer))
+    assert (found.is_whole, found.is_unfinished, found.earlier) == (False, False, frozenset({"fp5", "fp6"}))
 
 
 def test_a_marker_of_a_stranger_hides_nothing(world: World) -> None:

@@ -90,8 +90,9 @@ class MemoryForge:
         earlier = {mark.fingerprint for mark in marks if mark.head != change.head}
         return Posted(
             has_summary=marker.SUMMARY in here,
-            fingerprints=frozenset(here - {marker.SUMMARY}),
-            earlier=frozenset(earlier - here - {marker.SUMMARY}),
+            fingerprints=frozenset(here - marker.OWN),
+            earlier=frozenset(earlier - here - marker.OWN),
+            is_unfinished=marker.MORE in here and marker.LAST not in here,
         )
 
     async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:

@@ -18,6 +18,7 @@ from tests.fakes.sweep import Sweep
 from tests.fakes.workshop import BASE, REPOSITORY, Workshop, workshop
 from worker.core.change import ChangeRef
 from worker.core.job import Accepted, Intent, NotClaimed, State
+from worker.forges.github.client import GitHubClient
 from worker.ports import Jobs
 from worker.storage.jobs import RedisJobs
 
@@ -346,3 +347,28 @@ def test_an_emptied_store_is_rebuilt_from_the_open_changes_and_nothing_is_review
         assert shop.settle(rebuilt[0].id).state is State.DONE
         for number in (reviewed, missed):
             assert_one_review(shop, number)
+
+
+def test_a_review_that_was_cut_off_between_its_posts_is_finished_though_the_store_was_emptied(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GitHubClient, "comments_per_post", 5)
+    many = "".join(f"def total_{n}(items, seen=[]):\n    return sum(items)\n\n\n" for n in range(8))
+    with workshop(tmp_path, redis_url, REVIEW_MAX_COMMENTS_PER_FILE="8", GITHUB_REPOSITORIES=REPOSITORY) as shop:
+        shop.github.fail("POST", REVIEWS, 403, body={"message": "Resource not accessible"}, after=1)
+        number = shop.change(many)
+        assert shop.settle(shop.accept(number)).state is State.FAILED
+        assert len(shop.github.comments(REPOSITORY, number)) == 5
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        shop.reconcile()
+        [found] = shop.within(lambda services: services.jobs.list())
+        assert shop.settle(found.id).state is State.DONE
+        lines = [comment.line for comment in shop.github.comments(REPOSITORY, number)]
+        assert sorted(line or 0 for line in lines) == [1 + 4 * n for n in range(8)]
+        first, second = shop.github.reviews(REPOSITORY, number)
+        assert ("8 findings" in first.body, "8 findings" in second.body) == (True, False)
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        shop.reconcile()
+        assert shop.within(lambda services: services.jobs.list()) == []

@@ -18,6 +18,11 @@ from worker.core.change import ChangeRef
 
 SUMMARY = "summary"
 """The fingerprint of a review's own body, in place of a finding's."""
+MORE = "more"
+"""Stands beside `SUMMARY` where further posts follow: until one of them says `LAST`, the review is unfinished."""
+LAST = "last"
+OWN = frozenset({SUMMARY, MORE, LAST})
+"""What a mark may say in place of a finding's fingerprint, of a review as a whole."""
 
 _SAFE = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MARK = re.compile(
@@ -29,15 +34,11 @@ _TRACE = re.compile(r"<!--\s*kimi-review\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What one mark says. `fingerprint` is a finding's, or `SUMMARY`."""
+    """What one mark says. `fingerprint` is a finding's, or one of `OWN`."""
 
     job: str
     head: str
     fingerprint: str
-
-    @property
-    def is_summary(self) -> bool:
-        return self.fingerprint == SUMMARY
 
 
 def key_from(secret: str) -> bytes:

@@ -85,7 +85,7 @@ class Conductor:
         no review.
         """
         try:
-            return (await self.forge.posted(change)).has_summary
+            return (await self.forge.posted(change)).is_whole
         except Transient as error:
             log.info("review.not_looked_for", error=str(error))
             return False

@@ -12,7 +12,7 @@ from worker.core.change import Change
 from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
 from worker.core.errors import NotFound, OutcomeUnknown, Refused
 from worker.core.job import Claim, Job, State
-from worker.core.marker import SUMMARY, Mark
+from worker.core.marker import LAST, MORE, SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
 from worker.review.freshness import Freshness, reason_unpostable
 from worker.review.lease import Lease
@@ -61,6 +61,8 @@ class _Batch:
     fingerprint: str
     """Of the review's own body: `SUMMARY`, or of a continuation."""
     comments: tuple[Comment, ...]
+    says: tuple[str, ...] = ()
+    """`MORE` or `LAST`: a look from outside can then tell a review of several posts from the first of them alone."""
 
     def is_on(self, posted: Posted) -> bool:
         if self.fingerprint == SUMMARY:
@@ -165,7 +167,7 @@ class _Run:
     async def _send(self, batch: _Batch) -> None:
         await self.forge.post(
             self.change,
-            summary=self._marked(batch.text, batch.fingerprint),
+            summary=self._marked(batch.text, batch.fingerprint, *batch.says),
             comments=[
                 Comment(
                     path=comment.path,
@@ -205,19 +207,22 @@ class _Run:
             self.lease.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
         )
 
-    def _marked(self, text: str, fingerprint: str) -> str:
-        return f"{_mark(self.lease.job, self.change, fingerprint, self.publishing.marker_key)}\n{text}"
+    def _marked(self, text: str, *fingerprints: str) -> str:
+        marks = (_mark(self.lease.job, self.change, said, self.publishing.marker_key) for said in fingerprints)
+        return f"{''.join(marks)}\n{text}"
 
 
 def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int) -> Iterator[_Batch]:
     """The POSTs in order: the summary with the worst findings first, then continuations."""
     slices = [tuple(missing[at : at + size]) for at in range(0, len(missing), size)]
     if summary:
-        yield _Batch(summary, SUMMARY, slices.pop(0) if slices else ())
+        first_slice = slices.pop(0) if slices else ()
+        yield _Batch(summary, SUMMARY, first_slice, says=(MORE,) if slices else ())
     last = total - sum(len(part) for part in slices)
     for part in slices:
         first, last = last + 1, last + len(part)
-        yield _Batch(continued_text(first=first, last=last, total=total), f"continued-{first}", part)
+        text = continued_text(first=first, last=last, total=total)
+        yield _Batch(text, f"continued-{first}", part, says=(LAST,) if part is slices[-1] else ())
 
 
 def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:

@@ -83,7 +83,7 @@ class Reconciler:
         if any(job.head == change.head for job in settled):
             return False
         await self.clock.sleep(self.pause_s)
-        if (await forge.posted(change)).has_summary:
+        if (await forge.posted(change)).is_whole:
             self._reviewed[(str(change.ref), change.head)] = None
             while len(self._reviewed) > _REMEMBERED:
                 self._reviewed.popitem(last=False)

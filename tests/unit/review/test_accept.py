@@ -16,7 +16,7 @@ from worker.core.change import Change, ChangeRef
 from worker.core.delivery import Delivery, Ignored, Policy, allows
 from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
 from worker.core.job import Accepted, Claim, Priority, State
-from worker.core.marker import SUMMARY, Mark, write
+from worker.core.marker import MORE, SUMMARY, Mark, write
 from worker.review.accept import accept_delivery
 from worker.review.reconcile import Reconciled, Reconciler
 
@@ -163,6 +163,14 @@ def test_a_change_whose_review_is_there_gets_none_though_the_store_was_emptied()
     world.forge.reviews.clear()  # what was seen once is not asked for again
     assert reconcile(reconciler, world.forge) == Reconciled(open=1, accepted=0)
     assert world.clock.slept == [0.5]
+
+
+def test_a_change_of_whose_review_only_the_first_part_is_there_gets_a_job() -> None:
+    world = World()
+    world.forge.open(CHANGE)
+    marks = [write(Mark("gone", CHANGE.head, said), key=MARKER_KEY, ref=REF) for said in (SUMMARY, MORE)]
+    asyncio.run(world.forge.post(CHANGE, summary="".join(marks), comments=()))
+    assert reconcile(world.reconciler(), world.forge) == Reconciled(open=1, accepted=1)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.errors import Superseded, Unreachable
 from worker.core.exchange import Kind
 from worker.core.job import Claim, Intent, Priority, State
-from worker.core.marker import SUMMARY, Mark
+from worker.core.marker import MORE, SUMMARY, Mark
 from worker.ports import Match, Posted, Remote, Tree
 from worker.providers.tokens import o200k_counter
 from worker.review.conduct import Conductor, Policy
@@ -172,6 +172,18 @@ def test_a_head_that_was_reviewed_before_costs_nothing_unless_somebody_asks_for_
         again = await desk.claimed(force=True)
         await desk.conduct(again)
         assert (await desk.state(again))[0] is State.REVIEWED
+
+    asyncio.run(run())
+
+
+def test_a_head_of_which_only_the_first_part_was_posted_is_reviewed() -> None:
+    async def run() -> None:
+        desk = Desk()
+        marks = [marker.write(Mark("lost", OPEN.head, said), key=MARKER_KEY, ref=REF) for said in (SUMMARY, MORE)]
+        await desk.forge.post(OPEN, summary="".join(marks), comments=[])
+        claim = await desk.claimed()
+        await desk.conduct(claim)
+        assert (await desk.state(claim))[0] is State.REVIEWED
 
     asyncio.run(run())
 

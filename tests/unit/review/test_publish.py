@@ -153,6 +153,51 @@ def test_many_comments_are_split_into_reviews_the_worst_first() -> None:
     asyncio.run(scenario())
 
 
+def test_a_review_of_one_post_is_whole_at_once() -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.publish(await world.claim(report(25)))
+        assert (await world.forge.posted(world.forge.changes[REF])).is_whole
+        assert world.forge.posts == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("arrived", [1, 2])
+def test_a_review_that_was_cut_off_is_no_whole_one_and_its_rest_is_posted_once_though_the_store_was_emptied(
+    arrived: int,
+) -> None:
+    async def scenario() -> None:
+        world = World()
+        claim = await world.claim(report(60))
+        first = world.forge.post
+
+        async def killed(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            if world.forge.posts == arrived:
+                raise Killed
+            await first(change, summary=summary, comments=comments)
+
+        world.forge.post = killed  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            await world.publish(claim)
+        world.forge.post = first  # type: ignore[method-assign]
+        part = await world.forge.posted(world.forge.changes[REF])
+        assert (part.has_summary, part.is_whole, len(part.fingerprints & all_of(60))) == (True, False, 25 * arrived)
+
+        again = World(forge=world.forge)
+        await again.publish(await again.claim(report(60)))
+        whole = await world.forge.posted(world.forge.changes[REF])
+        assert whole.is_whole
+        assert sorted(world.visible()) == sorted(all_of(60))
+        assert world.summaries() == 1
+
+    asyncio.run(scenario())
+
+
+def all_of(count: int) -> frozenset[str]:
+    return frozenset(f"fp{number}" for number in range(1, count + 1))
+
+
 def test_a_limit_in_the_middle_goes_on_where_it_ended() -> None:
     async def scenario() -> None:
         world = World()
@@ -185,54 +230,6 @@ def test_an_unknown_outcome_ends_in_exactly_one_review(acts: bool) -> None:
         await world.publish(await world.claim(report()))
         assert world.visible() == ["fp1", "fp2", "fp3"]
         assert world.summaries() == 1
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("acts", [True, False], ids=["accepted", "lost"])
-def test_an_unknown_outcome_of_a_continuation_ends_in_exactly_one_of_it(acts: bool) -> None:
-    """That the summary stands tells nothing of what was posted behind it."""
-
-    async def scenario() -> None:
-        world = World()
-        world.forge.comments_per_post = 2
-        post = world.forge.post
-
-        async def then_unknown(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
-            if world.forge.posts == 1:
-                world.forge.post_faults.append(Fault(OutcomeUnknown("timed out"), acts=acts))
-            await post(change, summary=summary, comments=comments)
-
-        world.forge.post = then_unknown  # type: ignore[method-assign]
-        assert await world.publish(await world.claim(report(5))) == Published(comments=5)
-        assert world.visible() == [f"fp{n}" for n in range(1, 6)]
-        assert world.summaries() == 1
-        assert world.forge.posts == (3 if acts else 4)
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("count", "before", "said"),
-    [
-        (3, (), "posted 3 comments and the summary"),
-        (1, (), "posted 1 comment and the summary"),
-        (0, (), "posted 0 comments and the summary"),
-        (2, ("fp1",), "posted 1 comment"),
-        (2, ("fp1", "fp2"), "everything was posted before"),
-        (0, ("none",), "everything was posted before"),
-    ],
-)
-def test_a_done_job_says_what_this_run_posted(count: int, before: tuple[str, ...], said: str) -> None:
-    async def scenario() -> None:
-        world = World()
-        claim = await world.claim(report(count))
-        if before:
-            await world.jobs.save(claim, POSTED, dump_posted(has_summary=True, fingerprints=before, over=None))
-        await world.publish(claim)
-        job = await world.jobs.get(claim.job.id)
-        assert job is not None
-        assert job.reason == said
 
     asyncio.run(scenario())
 

@@ -115,7 +115,6 @@ class GitHubClient:
     async def posted(self, change: Change) -> Posted:
         here: set[str] = set()
         earlier: set[str] = set()
-        has_summary = False
         pull = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}"
         for kind in ("reviews", "comments"):
             async for row in self._pages(change.ref, f"{pull}/{kind}", what=kind):
@@ -123,16 +122,12 @@ class GitHubClient:
                 if post.state == "PENDING":
                     continue
                 for mark in marker.read(post.body or "", key=self._access.marker_key, ref=change.ref):
-                    if mark.head != change.head:
-                        earlier.add(mark.fingerprint)
-                    elif mark.is_summary:
-                        has_summary = True
-                    else:
-                        here.add(mark.fingerprint)
+                    (here if mark.head == change.head else earlier).add(mark.fingerprint)
         return Posted(
-            has_summary=has_summary,
-            fingerprints=frozenset(here),
-            earlier=frozenset(earlier - here - {marker.SUMMARY}),
+            has_summary=marker.SUMMARY in here,
+            fingerprints=frozenset(here - marker.OWN),
+            earlier=frozenset(earlier - here - marker.OWN),
+            is_unfinished=marker.MORE in here and marker.LAST not in here,
         )
 
     async def noted(self, change: Change) -> frozenset[str]:
