@@ -147,7 +147,9 @@ class ReviewSettings(_Group):
     review_drafts: bool = Field(default=False, description="Review changes that are marked as draft.")
     review_forks: bool = Field(default=True, description="Review changes that come from a fork.")
     review_include: Globs = Field(
-        default=(), description="Path globs, comma separated; when set, nothing else is reviewed."
+        default=(),
+        description="Path globs, comma separated; when set, nothing else is reviewed. One that names a file, or a"
+        " vendored or build folder, brings back what rules leave out there: `**,dist/`.",
     )
     review_exclude: Globs = Field(
         default=(), description="Path globs, comma separated, that are not reviewed; the ledger names them."

@@ -22,6 +22,7 @@ from worker.core.planning.tokens import Counter
 from worker.core.words import Words
 from worker.ports import Flow, Tree
 from worker.review.attributes import attributes_of_base
+from worker.review.built import built_at_base
 from worker.review.evidence import EvidenceSource
 from worker.review.images import read_images
 
@@ -86,7 +87,8 @@ class Planning:
         """
         files = await asyncio.to_thread(parse_diff, snapshot.diff)
         attributes = await attributes_of_base(tree, snapshot.base, [file.path for file in files])
-        scope = replace(self.scope, attributes=attributes)
+        built = await built_at_base(tree, snapshot.base, files)
+        scope = replace(self.scope, attributes=attributes, built=built)
         plan, secrets = await asyncio.to_thread(self._plan, subject, snapshot, files, scope)
         if self.shows_images:
             plan = with_images(plan, await read_images(tree, snapshot.head, files))

@@ -20,8 +20,9 @@ _VENDORED_FOLDERS: Final = _names(
 _VENDORED_PATH: Final = re.compile(r"(?:^|/)(?:\.yarn/(?:releases|plugins)|(?:\.mvn|gradle)/wrapper)(?:/|$)")
 # Often others' code, and often enough one's own that it is reviewed all the same.
 _OTHERS_FOLDERS: Final = _names("deps external externals extern extlibs submodules site-packages venv .venv")
-_BUILT_FOLDERS: Final = _names("dist build out output bundle bundles compiled")
-_BUILT_NAMES: Final = re.compile(r"\.(?:[cm]?js|css|js\.map|css\.map)$", re.IGNORECASE)
+_BUILT_FOLDERS: Final = _names("dist build out bundle bundles")
+_SOURCE_FOLDERS: Final = _names("src source sources")
+_BUILT_NAMES: Final = re.compile(r"(?<!\.config)(?<!\.conf)\.(?:[cm]?js|css|d\.[cm]?ts)$", re.IGNORECASE)
 
 
 def is_prose(path: str) -> bool:
@@ -37,8 +38,20 @@ def is_vendored(path: str) -> bool:
 
 
 def is_built_place(path: str) -> bool:
-    """Scripts and styles in a folder that build tools write to; people keep scripts there too."""
-    return not _BUILT_FOLDERS.isdisjoint(_folders(path)) and _BUILT_NAMES.search(path) is not None
+    """Scripts and styles in a folder that build tools write to; people keep scripts there too.
+
+    Among sources, `src/build/`, such a folder is named for what its code does.
+    """
+    folders = _folders(path)
+    is_built = not _BUILT_FOLDERS.isdisjoint(folders) and _SOURCE_FOLDERS.isdisjoint(folders)
+    return is_built and _BUILT_NAMES.search(path) is not None
+
+
+def telling_parts(path: str) -> frozenset[str]:
+    """The file's name, and those of its folders that hold others' code or built files: whoever names one means it."""
+    *folders, name = path.split("/")
+    telling = _VENDORED_FOLDERS | _BUILT_FOLDERS
+    return frozenset([name, *(folder for folder in folders if folder.lower() in telling)])
 
 
 def is_aside(path: str) -> bool:

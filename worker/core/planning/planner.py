@@ -48,7 +48,7 @@ def make_plan(
     `cut` is what the source of the diff left out (`Snapshot.cut`). Raises `ConfigurationError` when
     the window is too small to show anything.
     """
-    scope = scope or Scope()
+    scope = replace(scope or Scope(), beside=frozenset(file.path for file in files))
     skipped = {index: reason for index, file in enumerate(files) if (reason := reason_to_skip(file, scope))}
     digests = [digest_of(file, file.hunks) for file in files]
     nonce = name_of(title, description, *digests)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.core.diff.model import FileDiff
+from worker.core.planning.built import has_long_rows, is_marked, rows_before, sources_of
 from worker.core.planning.globs import Attributes, matches
-from worker.core.planning.places import is_vendored
+from worker.core.planning.places import is_built_place, is_vendored, telling_parts
 
 SYMLINK: Final = "120000"
 SUBMODULE: Final = "160000"
@@ -25,10 +26,15 @@ class Scope:
     """What the user's settings and the base branch say about which files are reviewed."""
 
     include: tuple[str, ...] = ()
-    """Patterns; empty: everything."""
+    """Patterns; empty: everything. One that names a file, or the folder for which a rule would leave it out, outranks
+    the rules; one that only sweeps over it does not."""
     exclude: tuple[str, ...] = ()
     attributes: Attributes = field(default_factory=Attributes)
     """Of the **base**: the head's would let a change excuse itself."""
+    built: frozenset[str] = frozenset()
+    """Paths whose text at the base was built from sources."""
+    beside: frozenset[str] = frozenset()
+    """All paths of the change."""
 
 
 class Subject:
@@ -180,7 +186,21 @@ def minified(subject: Subject) -> str | None:
         rows = sum(hunk.body.count(b"\n") for hunk in subject.diff.hunks)
         if subject.body_bytes > _MINIFIED_ROW_BYTES * rows:
             return "minified file"
+    if is_built_place(subject.path):
+        rows = sum(hunk.body.count(b"\n") for hunk in subject.diff.hunks)
+        if has_long_rows(subject.body_bytes, rows):
+            return "minified file"
     return None
+
+
+def built(subject: Subject) -> str | None:
+    """Bundles and compiled scripts: their sources are what people edit, and what is reviewed."""
+    if subject.marks.generated is False:
+        return None
+    if subject.path in subject.scope.built:
+        return "generated file"
+    is_output = is_built_place(subject.path) or not subject.scope.beside.isdisjoint(sources_of(subject.path))
+    return "generated file" if is_output and is_marked(rows_before(subject.diff)) else None
 
 
 def data_dump(subject: Subject) -> str | None:
@@ -204,19 +224,32 @@ RULES: Final[tuple[Rule, ...]] = (
     generated,
     vendored,
     minified,
+    built,
     data_dump,
 )
 """In this order. A link and a submodule's bump are one line that may redirect everything: only the user's
 patterns leave those out."""
 
 _USERS_RULES: Final = (excluded, not_included)
+_RULES_OF_THE_NAMED: Final = (*_USERS_RULES, binary, lfs_pointer)
+"""For what the user asks for by name: all that has lines to show."""
 
 
 def reason_to_skip(diff: FileDiff, scope: Scope) -> str | None:
     """Why the file's lines are not reviewed; None when they are."""
     subject = Subject(diff, scope)
-    is_pointer = not {SYMLINK, SUBMODULE}.isdisjoint((diff.old_mode, diff.new_mode))
-    for rule in _USERS_RULES if is_pointer else RULES:
-        if reason := rule(subject):
-            return reason
-    return None
+    rules = RULES
+    if not {SYMLINK, SUBMODULE}.isdisjoint((diff.old_mode, diff.new_mode)):
+        rules = _USERS_RULES
+    elif _is_named(subject):
+        rules = _RULES_OF_THE_NAMED
+    return next((reason for rule in rules if (reason := rule(subject))), None)
+
+
+def _is_named(subject: Subject) -> bool:
+    """Whether a pattern of the user's says the file's name, or that of its vendored or build folder."""
+    telling = telling_parts(subject.path) if subject.scope.include else frozenset()
+    return any(
+        not telling.isdisjoint(pattern.split("/")) and matches(subject.path, (pattern,))
+        for pattern in subject.scope.include
+    )

@@ -9,7 +9,7 @@ from posixpath import basename, splitext
 from typing import Final
 
 from worker.core.ledger import Ledger, NotReviewed
-from worker.core.planning.places import DOCUMENTS
+from worker.core.planning.places import DOCUMENTS, is_built_place
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import merged
 
@@ -22,14 +22,18 @@ _TEST_FOLDERS: Final = frozenset(("test", "tests", "testing", "spec", "specs", "
 class Importance(IntEnum):
     """What kind of file it is; a defect in a higher one does more harm."""
 
-    DOCUMENT = 0
-    TEST = 1
-    CONFIGURATION = 2
-    SOURCE = 3
+    BUILT = 0
+    """Scripts where build tools write them: as a rule large, and nobody's work."""
+    DOCUMENT = 1
+    TEST = 2
+    CONFIGURATION = 3
+    SOURCE = 4
 
 
 def importance(path: str) -> Importance:
-    """By the path alone: documents and data, tests, configuration, and everything else as source."""
+    """By the path alone: what is built, documents and data, tests, configuration, and everything else as source."""
+    if is_built_place(path):
+        return Importance.BUILT
     name = basename(path).lower()
     ending = splitext(name)[1]
     if ending in DOCUMENTS:
@@ -43,7 +47,8 @@ def by_importance(chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
     """The order of sending: what is cut short by a stop, in money or in requests, loses the least important.
 
     Chunks come by the most important kind of file in them, then by how many changed lines of that kind
-    they have, then as they were; so source comes before configuration, that before tests, and documents last.
+    they have, then as they were; so source comes before configuration, that before tests and documents, and last what
+    stands where it would be built.
     """
     return tuple(sorted(chunks, key=_rank, reverse=True))
 

@@ -401,6 +401,21 @@ def test_a_budget_drops_documents_before_tests_before_source_and_names_them() ->
     assert within_requests(plan, None) == plan
 
 
+def test_scripts_where_build_tools_write_are_sent_last_however_large_they_are() -> None:
+    code = [b"function add(a, b) {", b"  return a + b;", b"}"]
+    files = [new_file(path, code * 12) for path in ("docs/one.md", "src/two.ts", "tests/three.ts")]
+    largest = max(planned([file]).chunks[0].size.tokens for file in files)
+    plan = planned([new_file("dist/app.js", code * 60), *files], replace(BUDGET, chunk_tokens=largest + 10))
+    order = [{file.path for file in chunk.files} for chunk in by_importance(plan.chunks)]
+    alone = [paths == {"dist/app.js"} for paths in order]
+    assert "src/two.ts" in order[0]
+    assert alone == sorted(alone), "none of them before anything else"
+    assert alone.count(True) >= 3
+    left_out = within_requests(plan, 1).ledger.not_reviewed
+    assert {"dist/app.js", "docs/one.md"} <= {row.path for row in left_out}
+    assert {row.reason for row in left_out} == {"budget"}
+
+
 def test_evidence_takes_room_that_is_left_and_never_looks_like_a_changed_line() -> None:
     plan = planned([new_file("a.py", [b"x = 1"])])
     (chunk,) = plan.chunks

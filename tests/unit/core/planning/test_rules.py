@@ -41,6 +41,7 @@ BY_RULE = {
     "generated": (changed_file("api/service_pb2.py", *PLAIN), Scope()),
     "vendored": (changed_file("web/node_modules/x/index.js", *PLAIN), Scope()),
     "minified": (changed_file("web/app.js", *MINIFIED), Scope()),
+    "built": (changed_file("dist/index.js", (" ", b"module.exports = __webpack_require__(3);"), *PLAIN), Scope()),
     "data_dump": (changed_file("fixtures/cities.csv", *DUMP), Scope()),
 }
 
@@ -66,6 +67,10 @@ def test_every_rule_has_a_file_that_it_leaves_out_for_a_reason_in_words(rule: ru
         "vendor.md",
         "src/admin.css",
         "third/party.c",
+        "build/webpack.config.js",
+        "build/release.js",
+        "dist/index.html",
+        "src/build/bundle.js",
     ],
 )
 def test_ordinary_files_are_reviewed(path: str) -> None:
@@ -90,6 +95,68 @@ def test_the_base_branch_can_say_that_a_file_is_not_generated() -> None:
     assert reason_to_skip(changed_file("x_pb2.py", *PLAIN), Scope(attributes=attributes)) is None
     assert reason_to_skip(changed_file("vendor/ours/a.go", *PLAIN), Scope(attributes=attributes)) is None
     assert reason_to_skip(changed_file("vendor/b.go", *PLAIN), Scope(attributes=attributes)) == "vendored file"
+
+
+BUNDLES = {
+    "webpack": b"/******/ (() => { // webpackBootstrap",
+    "ncc": b"var x = __nccwpck_require__(912);",
+    "esbuild": b"var require_a = __commonJS({",
+    "parcel": b"parcelRequire = (function (modules) {",
+    "browserify": b"a.code = 'MODULE_NOT_FOUND'; throw a;",
+    "rollup": b"typeof define === 'function' && define.amd ? define(f) : f();",
+    "typescript": b'Object.defineProperty(exports, "__esModule", { value: true });',
+    "a map of the source": b"//# sourceMappingURL=index.js.map",
+}
+CODE = [b"function add(a, b) {", b"  return a + b;", b"}"] * 20
+
+
+@pytest.mark.parametrize("mark", BUNDLES.values(), ids=BUNDLES)
+def test_a_bundle_is_known_by_what_its_builder_wrote_where_builders_write(mark: bytes) -> None:
+    assert reason_to_skip(new_file("dist/index.js", [*CODE, mark]), Scope()) == "generated file"
+    assert reason_to_skip(new_file("web/build/index.mjs", [mark, *CODE]), Scope()) == "generated file"
+    assert reason_to_skip(new_file("lib/index.js", [*CODE, mark]), Scope()) is None
+    assert reason_to_skip(new_file("dist/index.js", CODE), Scope()) is None
+
+
+def test_a_builders_mark_that_the_change_adds_to_a_file_excuses_nothing() -> None:
+    mark = BUNDLES["webpack"]
+    assert reason_to_skip(changed_file("dist/a.js", ("+", mark), ("+", b"evil()")), Scope()) is None
+    assert reason_to_skip(changed_file("dist/a.js", (" ", mark), ("+", b"x")), Scope()) == "generated file"
+    assert reason_to_skip(changed_file("dist/a.js", ("-", mark), ("+", b"x")), Scope()) == "generated file"
+    assert reason_to_skip(changed_file("dist/a.js", *PLAIN), Scope(built=frozenset({"dist/a.js"}))) == "generated file"
+
+
+@pytest.mark.parametrize(("path", "source"), [("a/m.js", "a/m.ts"), ("a/m.mjs", "a/m.mts"), ("a/m.css", "a/m.scss")])
+def test_what_was_compiled_beside_its_source_in_the_same_change_is_generated(path: str, source: str) -> None:
+    mark = b"/*# sourceMappingURL=m.css.map */" if path.endswith("css") else BUNDLES["a map of the source"]
+    compiled = new_file(path, [*CODE, mark])
+    assert reason_to_skip(compiled, Scope(beside=frozenset({path, source}))) == "generated file"
+    assert reason_to_skip(compiled, Scope(beside=frozenset({path, "b/m.ts"}))) is None
+    assert reason_to_skip(new_file(path, CODE), Scope(beside=frozenset({path, source}))) is None
+
+
+@pytest.mark.parametrize(("row_bytes", "reason"), [(190, None), (210, "minified file")])
+def test_rows_of_more_than_200_bytes_are_nobodys_work_where_scripts_are_built(
+    row_bytes: int, reason: str | None
+) -> None:
+    rows = [b"x" * row_bytes] * 30
+    assert reason_to_skip(new_file("dist/app.js", rows), Scope()) == reason
+    assert reason_to_skip(new_file("lib/app.js", rows), Scope()) is None
+
+
+def test_the_user_brings_back_what_rules_leave_out_by_naming_the_file_or_its_folder() -> None:
+    bundle = new_file("web/dist/index.js", [*CODE, BUNDLES["webpack"]])
+    for include in ("web/dist/**", "dist/", "web/dist/index.js", "index.js"):
+        assert reason_to_skip(bundle, Scope(include=("**", include))) is None
+    for include in ("**", "web/**", "*.js"):
+        assert reason_to_skip(bundle, Scope(include=(include,))) == "generated file"
+    assert reason_to_skip(bundle, Scope(include=("dist/",), exclude=("*.js",))) == "excluded by REVIEW_EXCLUDE"
+    assert reason_to_skip(bundle, Scope(include=("other/dist/",))) == "outside REVIEW_INCLUDE"
+    vendored = changed_file("vendor/ours/a.go", *PLAIN)
+    assert reason_to_skip(vendored, Scope(include=("vendor/ours/**",))) is None
+    assert reason_to_skip(vendored, Scope(include=("*.go",))) == "vendored file"
+    image = replace(changed_file("dist/logo.png", *PLAIN), is_binary=True, hunks=())
+    assert reason_to_skip(image, Scope(include=("dist/",))) == "binary file"
 
 
 @pytest.mark.parametrize("mode", ["120000", "160000"])
