@@ -39,6 +39,10 @@ log = structlog.get_logger()
 VERDICT_CAP_TOKENS = 16_384
 """Room for a dozen verdicts and the reasoning behind them."""
 
+SECOND_LOOKS = 120
+"""Findings that are looked at again, the worst: more than a review shows. They are asked about a dozen at a time, one
+request after the other, so that a change which talks the model into thousands would cost hours and never be posted."""
+
 Save = Callable[[str, bytes], Awaitable[None]]
 
 
@@ -110,11 +114,17 @@ class Examiner:
         if self.verdict_words is not None and anchored and not analysis.is_out_of_budget:
             files = {file.path: file.diff for chunk in plan.chunks for file in chunk.files}
             verified = await verify(
-                anchored,
+                anchored[:SECOND_LOOKS],
                 files,
                 render=functools.partial(self._render_candidates, subject=subject, words=self.verdict_words),
                 asking=asking,
             )
+            if unlooked := anchored[SECOND_LOOKS:]:
+                verified.kept += unlooked
+                verified.notes.append(
+                    f"The second look was at the worst {SECOND_LOOKS} of {len(anchored):,} findings;"
+                    " the others stand as they were claimed."
+                )
         described = Described()
         if self.summary_words is not None and plan.unpaid and not analysis.is_out_of_budget:
             described = await describe(

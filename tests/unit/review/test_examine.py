@@ -34,7 +34,7 @@ from worker.ports import Flow
 from worker.providers.tokens import o200k_counter
 from worker.review.analyse import Workshop, analyse
 from worker.review.asking import Asking
-from worker.review.examine import Examiner
+from worker.review.examine import SECOND_LOOKS, Examiner
 from worker.review.lease import Unlimited
 from worker.review.planning import Planning, Subject
 from worker.review.prompts import words
@@ -139,9 +139,13 @@ def examine(
     )
 
 
-def finding(file: str, line: int, quote: str, title: str = "Wrong") -> str:
+def claim(file: str, line: int, quote: str, title: str = "Wrong") -> dict[str, object]:
     item = {"file": file, "line": line, "end_line": line, "quote": quote, "severity": "high", "category": "bug"}
-    return json.dumps({"findings": [{**item, "title": title, "body": "It fails."}]})
+    return {**item, "title": title, "body": "It fails."}
+
+
+def finding(file: str, line: int, quote: str, title: str = "Wrong") -> str:
+    return json.dumps({"findings": [claim(file, line, quote, title)]})
 
 
 def test_findings_stand_at_the_lines_they_quote_and_the_ledger_is_complete() -> None:
@@ -370,6 +374,27 @@ def test_what_the_second_look_refutes_is_left_out_and_said() -> None:
     assert report.findings == ()
     assert report.notes == ("1 finding was refuted by a second look and left out.",)
     assert report.usage.requests == 2
+
+
+def test_of_a_flood_of_findings_the_worst_are_looked_at_again_and_the_others_are_kept_and_said() -> None:
+    flood = [f"value_{row} = compute({row})" for row in range(SECOND_LOOKS + 30)]
+
+    def brain(prompt: Prompt) -> str:
+        if prompt.kind is Kind.VERDICTS:
+            return '{"verdicts": [{"candidate": "C1", "verdict": "refuted", "evidence": "no"}]}'
+        return json.dumps(
+            {"findings": [claim("F1", line, text, title=f"Wrong{line}") for line, text in enumerate(flood, start=1)]}
+        )
+
+    model = FakeModel(brain=brain)
+    report = examine(added_file("a.py", flood), model, verifies=True)
+    asked = sum(prompt.kind is Kind.VERDICTS for prompt, _ in model.asked)
+    assert asked == SECOND_LOOKS / 12
+    assert len(report.findings) == SECOND_LOOKS + 30 - asked
+    assert report.notes == (
+        "The second look was at the worst 120 of 150 findings; the others stand as they were claimed.",
+        "10 findings were refuted by a second look and left out.",
+    )
 
 
 def test_a_second_look_that_does_not_come_about_refutes_nothing() -> None:
