@@ -157,6 +157,8 @@ def test_a_running_job_learns_of_a_newer_head_and_ends_at_its_next_safe_point(st
         await jobs.accept(Intent(REF, B))
         assert not await jobs.is_current(claim)
         assert await state_of(jobs, old.job) is State.RUNNING
+        told = (await jobs.decisions(old.job))[-1]
+        assert (told.event, told.detail) == ("job.outdated", f"a newer head was accepted: {B}")
         await jobs.release(claim, State.SUPERSEDED, reason="a newer head")
         job = await jobs.get(old.job)
         assert job is not None
@@ -185,6 +187,22 @@ def test_a_branch_that_is_moved_back_has_its_earlier_head_reviewed(store: Story)
         assert (back.job, back.state) == (first.job, State.QUEUED)
         assert await state_of(jobs, second.job) is State.SUPERSEDED
         await claimed(jobs, first.job)
+
+    store(story)
+
+
+def test_a_branch_that_is_moved_back_while_its_head_is_reviewed_lets_that_review_go_on(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        first = await jobs.accept(Intent(REF, A))
+        claim = await claimed(jobs, first.job)
+        second = await jobs.accept(Intent(REF, B))
+        back = await jobs.accept(Intent(REF, A))
+        assert (back.job, back.state) == (first.job, State.RUNNING)
+        assert await jobs.is_current(claim)
+        assert await state_of(jobs, second.job) is State.SUPERSEDED
+        job = await jobs.get(first.job)
+        assert job is not None
+        assert job.superseded_by == ""
 
     store(story)
 
