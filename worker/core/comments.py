@@ -61,6 +61,8 @@ class Selection:
     """Commented on for an earlier head, and still there."""
     below: int
     """How many are less severe than what is shown."""
+    gone: int = 0
+    """How many were commented on for an earlier head, and not found this time."""
 
     @property
     def shown(self) -> tuple[Finding, ...]:
@@ -90,7 +92,10 @@ def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> S
         else:
             listed.append(finding)
     listed.sort(key=lambda finding: finding.severity.rank)
-    return Selection(tuple(inline), tuple(listed), tuple(before), below)
+    found = {finding.fingerprint for finding in (*report.findings, *report.unanchored)}
+    # The second of two alike bears a number behind its fingerprint (`told_apart`): gone with the first, or not at all.
+    gone = sum(fingerprint.partition(".")[0] not in found for fingerprint in raised)
+    return Selection(tuple(inline), tuple(listed), tuple(before), below, gone)
 
 
 def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> tuple[Comment, ...]:
@@ -123,7 +128,9 @@ def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()
         parts.append(_counts(chosen))
     parts.append(ledger_text(report.ledger, mask=voice.mask))
     parts += _section("More findings", chosen.listed, voice)
-    parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice)
+    # Their own comments explain them: who reads every review is not told twice.
+    parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice, explains=False)
+    parts.append(_gone(report, chosen))
     if chosen.below:
         parts.append(
             f"{counted(chosen.below, 'finding')} below severity {voice.min_severity} not shown (`REVIEW_MIN_SEVERITY`)."
@@ -250,14 +257,14 @@ def _counts(chosen: Selection) -> str:
     return counts if len(by_severity) > 1 else ""
 
 
-def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]:
+def _section(title: str, findings: Iterable[Finding], voice: Voice, *, explains: bool = True) -> list[str]:
     rows = list(findings)
     if not rows:
         return []
     lines = [f"**{title}**", ""]
     for finding in rows[:_LISTED_FINDINGS]:
         where = finding.path if finding.anchor is None else f"{finding.anchor.path}:{finding.anchor.line}"
-        said = markdown.inline(finding.body, limit=_ROW_BODY, mask=voice.mask)
+        said = markdown.inline(finding.body, limit=_ROW_BODY, mask=voice.mask) if explains else ""
         # A claim about no file at all has nothing to show there.
         place = markdown.code(where, mask=voice.mask)
         row = (_BADGES[finding.severity], place, f"**{_title(finding, voice)}**", said)
@@ -265,6 +272,14 @@ def _section(title: str, findings: Iterable[Finding], voice: Voice) -> list[str]
     if len(rows) > _LISTED_FINDINGS:
         lines.append(f"- {counted(len(rows) - _LISTED_FINDINGS, 'finding')} more, none of them worse")
     return ["\n".join(lines)]
+
+
+def _gone(report: Report, chosen: Selection) -> str:
+    """Said only where all was read: else it may stand in what was not. That it is repaired nobody has shown."""
+    if not chosen.gone or _failed(report.ledger):
+        return ""
+    verb = "was" if chosen.gone == 1 else "were"
+    return f"{counted(chosen.gone, 'finding')} raised on an earlier commit {verb} not found again."
 
 
 def _row(row: NotReviewed, mask: Mask | None) -> str:

@@ -263,6 +263,21 @@ def test_what_was_raised_before_is_named_and_not_posted_again() -> None:
     more = summary_text(report(finding(1), finding(2), finding(3)), Voice(), raised={"fp1"})
     assert "2 at their lines, 1 below" in more
     assert "**More findings**" not in more
+    # The comment that stands there explains it.
+    assert "- 🟠 `a.py:1` **Finding 1**\n" in text
+
+
+def test_what_was_raised_before_and_not_found_again_is_counted() -> None:
+    said = summary_text(report(finding(1)), Voice(), raised={"fp1", "fp1.2", "fp8"})
+    assert "\n\n1 finding raised on an earlier commit was not found again.\n" in said
+    assert "2 findings raised on an earlier commit were not found again." in summary_text(
+        report(), Voice(), raised={"fp8", "fp9"}
+    )
+
+
+def test_what_was_raised_before_is_not_called_gone_where_not_all_could_be_reviewed() -> None:
+    cut = report(ledger=Ledger(2, 1, (UNANSWERED,)))
+    assert "not found again" not in summary_text(cut, Voice(), raised={"fp8"})
 
 
 def test_a_secret_is_masked_everywhere() -> None:
