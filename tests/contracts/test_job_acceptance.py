@@ -104,6 +104,18 @@ def test_a_caller_without_a_head_gets_one_job_until_it_has_begun(store: Story) -
     store(story)
 
 
+def test_a_caller_without_a_head_is_given_no_job_that_has_found_its_head_already(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        first = await jobs.accept(Intent(REF, ""))
+        claim = await claimed(jobs, first.job)
+        await jobs.note_head(claim, A)
+        await jobs.hand_back(claim, reason="its worker ended")
+        # Nobody has worked on it, but what it will review is settled, and the branch may have moved since.
+        assert (await jobs.accept(Intent(REF, ""))).job != first.job
+
+    store(story)
+
+
 def test_what_was_meant_for_the_night_moves_up_when_somebody_waits_for_it(store: Story) -> None:
     async def story(jobs: Jobs) -> None:
         first = await jobs.accept(Intent(REF, A, priority=Priority.BATCH, settle_s=0.01))
@@ -242,6 +254,19 @@ def test_a_request_without_a_head_steps_back_for_the_job_that_has_this_head(stor
             await jobs.note_head(claim, A)
         assert await state_of(jobs, asked.job) is State.SKIPPED
         assert await state_of(jobs, pushed.job) is State.QUEUED
+
+    store(story)
+
+
+def test_a_request_without_a_head_supersedes_what_waits_for_an_older_one(store: Story) -> None:
+    async def story(jobs: Jobs) -> None:
+        pushed = await jobs.accept(Intent(REF, A))
+        asked = await jobs.accept(Intent(REF, ""))
+        await jobs.note_head(await claimed(jobs, asked.job), B)
+        old = await jobs.get(pushed.job)
+        assert old is not None
+        assert (old.state, old.superseded_by) == (State.SUPERSEDED, B)
+        assert await state_of(jobs, asked.job) is State.RUNNING
 
     store(story)
 
