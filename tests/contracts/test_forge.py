@@ -43,6 +43,8 @@ class World:
     push: Callable[[], str]
     shown: Callable[[], list[Shown]]
     edit: Callable[[str], None]
+    rename: Callable[[str], None]
+    """Give the repository another name."""
     stumble: Callable[[Transient, int], None]
     """So many further readings fail in this way."""
 
@@ -59,7 +61,9 @@ class World:
 def _memory() -> Iterator[World]:
     forge = MemoryForge()
     ref = ChangeRef("github", REPOSITORY, 1)
-    change = Change(ref=ref, head="1" * 40, base="b" * 40, base_branch="main", title="A change", author="alice")
+    change = Change(
+        ref=ref, head="1" * 40, base="b" * 40, base_branch="main", title="A change", author="alice", repository_id="42"
+    )
     sides = {
         ("a.py", "RIGHT"): [frozenset(range(2, 10)), frozenset(range(28, 34))],
         ("a.py", "LEFT"): [frozenset({5}), frozenset({30})],
@@ -81,6 +85,7 @@ def _memory() -> Iterator[World]:
             for r in forge.reviews.get(ref, [])
         ],
         edit=edit,
+        rename=lambda name: forge.rename(REPOSITORY, name),
         stumble=lambda error, times: forge.read_faults.extend([error] * times),
     )
 
@@ -122,6 +127,7 @@ def _github(root: Path) -> Iterator[World]:
                 for r in github.reviews(REPOSITORY, ref.number)
             ],
             edit=edit,
+            rename=lambda name: github.rename(REPOSITORY, name),
             stumble=stumble,
         )
 
@@ -136,7 +142,8 @@ def comment(line: int, *, start: int | None = None, side: str = "RIGHT", path: s
 
 
 def marked(change: Change, text: str, fingerprint: str) -> str:
-    return write(Mark("job1", change.head, fingerprint), key=MARKER_KEY, ref=change.ref) + "\n" + text
+    mark = Mark("job1", change.head, fingerprint)
+    return write(mark, key=MARKER_KEY, ref=change.ref, repository_id=change.repository_id) + "\n" + text
 
 
 def marked_comment(change: Change, given: Comment) -> Comment:
@@ -214,6 +221,18 @@ def test_a_review_whose_further_posts_did_not_arrive_is_not_whole(world: World) 
     newer = world.change()
     found = world(lambda forge: forge.posted(newer))
     assert (found.is_whole, found.is_unfinished, found.earlier) == (False, False, frozenset({"fp5", "fp6"}))
+
+
+def test_what_was_posted_is_found_when_the_repository_has_another_name(world: World) -> None:
+    change = world.change()
+    world.post(change, marked(change, "Summary", SUMMARY), marked_comment(change, comment(5)))
+    world(lambda forge: forge.note(change, marked(change, "Not reviewed", "note")))
+    world.rename("acme/store")
+    renamed = world(lambda forge: forge.change(replace(world.ref, repository="acme/store")))
+    assert renamed.repository_id == change.repository_id
+    found = world(lambda forge: forge.posted(renamed))
+    assert (found.is_whole, found.fingerprints) == (True, frozenset({"fp5"}))
+    assert world(lambda forge: forge.noted(renamed)) == {"note"}
 
 
 def test_a_marker_of_a_stranger_hides_nothing(world: World) -> None:

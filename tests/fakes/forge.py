@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.fakes.clock import FakeClock
@@ -62,6 +62,15 @@ class MemoryForge:
         self.changes[ref] = replace(self.changes[ref], head=head)
         return self.changes[ref]
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a repository another name; what stands on its changes stays."""
+        for ref in [ref for ref in self.changes if ref.repository == old]:
+            now = replace(ref, repository=new)
+            self.changes[now] = replace(self.changes.pop(ref), ref=now)
+            for kept in (self.lines, self.diffs, self.reviews, self.notes):
+                if ref in kept:
+                    kept[now] = kept.pop(ref)
+
     async def change(self, ref: ChangeRef) -> Change:
         await self._reached("a change")
         if ref not in self.changes:
@@ -84,7 +93,7 @@ class MemoryForge:
             mark
             for review in self.reviews.get(change.ref, [])
             for text in (review.body, *(comment.body for comment in review.comments))
-            for mark in marker.read(text, key=self.marker_key, ref=change.ref)
+            for mark in self._marks(change, text)
         ]
         here = {mark.fingerprint for mark in marks if mark.head == change.head}
         earlier = {mark.fingerprint for mark in marks if mark.head != change.head}
@@ -117,7 +126,7 @@ class MemoryForge:
         return frozenset(
             mark.fingerprint
             for text in self.notes.get(change.ref, [])
-            for mark in marker.read(text, key=self.marker_key, ref=change.ref)
+            for mark in self._marks(change, text)
             if mark.head == change.head
         )
 
@@ -131,6 +140,9 @@ class MemoryForge:
         await self._reached("repositories")
         for name in sorted({ref.repository for ref in self.changes}):
             yield name
+
+    def _marks(self, change: Change, text: str) -> Iterator[marker.Mark]:
+        return marker.read(text, key=self.marker_key, ref=change.ref, repository_id=change.repository_id)
 
     async def _reached(self, what: str) -> None:
         async def ask() -> None:

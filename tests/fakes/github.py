@@ -39,7 +39,7 @@ from tests.fakes.github_records import LOGIN, Answer, Fault, PostedComment, Post
 from tests.fakes.loopback import Loopback, Quiet
 
 INSTALLATION = 77
-RENAMED_ID = 4711
+FIRST_ID = 4711
 BODY_LIMIT = 65_536
 COMMENTS_ANSWERED = 31
 """Reviews with more comments are created, and answered with 502."""
@@ -57,6 +57,8 @@ class GitHubServer:
     """Asked for every request, for tests that throw dice."""
     seen: list[Request] = field(default_factory=list)
     archived: set[str] = field(default_factory=set)
+    ids: dict[str, int] = field(default_factory=dict)
+    """Of repositories by their names; they stay when the names change."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Old names to new ones; what is asked under an old one is redirected to the repository's id."""
     git_server: GitServer = field(init=False)
@@ -100,9 +102,14 @@ class GitHubServer:
     def repository(self, name: str) -> BareRepository:
         return BareRepository(self.root / f"{name}.git")
 
+    def repository_id(self, name: str) -> int:
+        return self.ids.setdefault(name, FIRST_ID + len(self.ids))
+
     def rename(self, old: str, new: str) -> None:
         self.repository(old).path.rename(self.root / f"{new}.git")
-        self.renamed[old] = new
+        self.ids[new] = self.repository_id(old)
+        del self.ids[old]
+        self.renamed = {name: new if now == old else now for name, now in self.renamed.items()} | {old: new}
         for name, number in [key for key in self.pulls if key[0] == old]:
             pull = self.pulls.pop((name, number))
             pull.repository = new
@@ -202,8 +209,9 @@ class GitHubServer:
             raise Refusal(
                 403, "Request forbidden by administrative rules. Please make sure your request has a User-Agent"
             )
-        for number, old in enumerate(self.renamed, start=RENAMED_ID):
+        for old, new in self.renamed.items():
             if request.path.startswith(f"/repos/{old}/"):
+                number = self.repository_id(new)
                 url = f"{self.api_url}/repositories/{number}{request.path.removeprefix(f'/repos/{old}')}"
                 return Answer(301, {"message": "Moved Permanently", "url": url}, {"location": url})
         for method, pattern, act in self._routes():
@@ -257,7 +265,8 @@ class GitHubServer:
         return Answer(200, {"login": LOGIN, "id": 1, "type": "User"})
 
     def _get_by_id(self, request: Request, number: str) -> Answer:
-        new = list(self.renamed.values())[int(number) - RENAMED_ID]
+        new = next((name for name, known in self.ids.items() if known == int(number)), "")
+        self._known(new)
         self.logins.admit(request, new)
         return Answer(200, self._repository_json(new))
 
@@ -439,6 +448,7 @@ class GitHubServer:
 
     def _repository_json(self, name: str) -> dict[str, Any]:
         return {
+            "id": self.repository_id(name),
             "full_name": name,
             "name": name.partition("/")[2],
             "clone_url": "http://169.254.169.254/evil.git",

@@ -277,6 +277,25 @@ def test_a_job_of_a_repository_that_was_renamed_says_how_it_is_called_now(shop: 
     assert len(shop.github.reviews("acme/store", 1)) == 1
 
 
+def test_a_head_that_was_reviewed_under_the_repository_s_old_name_is_not_bought_again(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with workshop(tmp_path, redis_url, GITHUB_REPOSITORIES="acme/*") as shop:
+        number = shop.change(DEFECT)
+        assert shop.settle(shop.accept(number)).state is State.DONE
+        shop.github.rename(REPOSITORY, "acme/store")
+        shop.reconcile()
+        [only] = shop.within(lambda services: services.jobs.list())
+        assert only.ref.repository == REPOSITORY
+        asked = shop.within(lambda services: services.request(Intent(ChangeRef("github", "acme/store", number), "")))
+        assert isinstance(asked, Accepted)
+        found = shop.settle(asked.job)
+        assert found.state is State.SKIPPED
+        assert "reviewed before" in found.reason
+        assert len(shop.kimi.requests) == 1
+        assert len(shop.github.reviews("acme/store", number)) == 1
+
+
 def test_a_token_that_is_withdrawn_during_the_review_ends_the_job_with_its_cure(shop: Workshop) -> None:
     job = shop.accept(shop.change(DEFECT))
     assert shop.work(job).state is State.REVIEWED

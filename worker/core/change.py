@@ -43,6 +43,8 @@ class Change:
     url: str = ""
     updated_at: datetime | None = None
     """When something last happened to it, aware; None where the forge did not say."""
+    repository_id: str = ""
+    """What the forge calls the repository under every name that it is given; empty where it did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
     <!-- kimi-review:v1 job=… head=… fp=… sig=… -->
 
-It stands first in a body, so that cutting a body at the end never loses it. The signature covers the
-change as well, so a mark copied from another change, or made up by a stranger, does not hide our review.
+It stands first in a body, so that cutting a body at the end never loses it. The signature covers the change as well, so
+a mark copied from another change, or made up by a stranger, does not hide our review. Where the forge tells the
+repository's id, a second mark follows that is signed for it: the id stays when the repository is renamed or moved.
 """
 
 from __future__ import annotations
@@ -46,22 +47,29 @@ def key_from(secret: str) -> bytes:
     return hmac.new(b"kimi-review marker v1", secret.encode(), hashlib.sha256).digest()
 
 
-def write(mark: Mark, *, key: bytes, ref: ChangeRef) -> str:
-    """The mark as one line of HTML comment. Raises `ValueError` for parts that could end the comment."""
+def write(mark: Mark, *, key: bytes, ref: ChangeRef, repository_id: str = "") -> str:
+    """The mark as one line of HTML comment, once for the repository's name and once for its id where that is known.
+
+    Raises `ValueError` for parts that could end the comment.
+    """
     for part in (mark.job, mark.fingerprint, mark.head):
         if not _SAFE.fullmatch(part) or "--" in part:
             raise ValueError(f"{part!r} cannot stand in a marker: letters, digits and single _.:- only.")
-    return (
-        f"<!-- kimi-review:v1 job={mark.job} head={mark.head} fp={mark.fingerprint}"
-        f" sig={_signature(mark, key=key, ref=ref)} -->"
+    return "".join(
+        f"<!-- kimi-review:v1 job={mark.job} head={mark.head} fp={mark.fingerprint} sig={signature} -->"
+        for signature in _signatures(mark, key=key, ref=ref, repository_id=repository_id)
     )
 
 
-def read(text: str, *, key: bytes, ref: ChangeRef) -> Iterator[Mark]:
-    """The marks in `text` that we wrote for the change `ref`; all others are passed over."""
+def read(text: str, *, key: bytes, ref: ChangeRef, repository_id: str = "") -> Iterator[Mark]:
+    """The marks in `text` that we wrote for the change `ref`, each as often as it stands there; others are passed over.
+
+    With `repository_id`, those too that were written while the repository had another name.
+    """
     for found in _MARK.finditer(text):
         mark = Mark(job=found[1], head=found[2], fingerprint=found[3])
-        if hmac.compare_digest(found[4], _signature(mark, key=key, ref=ref)):
+        ours = _signatures(mark, key=key, ref=ref, repository_id=repository_id)
+        if any(hmac.compare_digest(found[4], signature) for signature in ours):
             yield mark
 
 
@@ -70,7 +78,15 @@ def is_ours(text: str) -> bool:
     return _TRACE.search(text) is not None
 
 
-def _signature(mark: Mark, *, key: bytes, ref: ChangeRef) -> str:
+def _signatures(mark: Mark, *, key: bytes, ref: ChangeRef, repository_id: str) -> list[str]:
     # Forges do not care about the case of a repository's name; a rename of the case must not hide our marks.
-    said = "\0".join((ref.forge, ref.repository.lower(), str(ref.number), mark.job, mark.head, mark.fingerprint))
+    names = [ref.repository.lower()]
+    if repository_id:
+        # No name has a space in it, so none can pass for an id.
+        names.append(f"id {repository_id}")
+    return [_signature(mark, key=key, ref=ref, name=name) for name in names]
+
+
+def _signature(mark: Mark, *, key: bytes, ref: ChangeRef, name: str) -> str:
+    said = "\0".join((ref.forge, name, str(ref.number), mark.job, mark.head, mark.fingerprint))
     return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()[:32]

@@ -226,7 +226,8 @@ def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int)
 
 
 def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:
-    return marker.write(Mark(job=job.id, head=change.head, fingerprint=fingerprint), key=key, ref=change.ref)
+    mark = Mark(job=job.id, head=change.head, fingerprint=fingerprint)
+    return marker.write(mark, key=key, ref=change.ref, repository_id=change.repository_id)
 
 
 def _comments(number: int) -> str:

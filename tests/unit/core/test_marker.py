@@ -32,6 +32,19 @@ def test_a_mark_copied_to_another_change_says_nothing(ref: ChangeRef) -> None:
     assert list(read(WRITTEN, key=KEY, ref=ref)) == []
 
 
+def test_a_mark_is_known_by_the_repository_s_id_when_its_name_has_changed() -> None:
+    renamed = ChangeRef("github", "acme/store", 7)
+    text = write(MARK, key=KEY, ref=REF, repository_id="42")
+    assert set(read(text, key=KEY, ref=renamed, repository_id="42")) == {MARK}
+    assert list(read(text, key=KEY, ref=renamed, repository_id="43")) == []
+    assert list(read(text, key=KEY, ref=ChangeRef("github", "acme/store", 8), repository_id="42")) == []
+
+
+def test_a_program_that_knows_no_ids_reads_the_mark_by_the_name_and_one_that_does_reads_older_marks() -> None:
+    assert list(read(write(MARK, key=KEY, ref=REF, repository_id="42"), key=KEY, ref=REF)) == [MARK]
+    assert list(read(WRITTEN, key=KEY, ref=REF, repository_id="42")) == [MARK]
+
+
 @pytest.mark.parametrize(
     "forged",
     [

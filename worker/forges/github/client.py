@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -121,7 +121,7 @@ class GitHubClient:
                 post = _read(Post, row, what=kind)
                 if post.state == "PENDING":
                     continue
-                for mark in marker.read(post.body or "", key=self._access.marker_key, ref=change.ref):
+                for mark in self._marks(change, post):
                     (here if mark.head == change.head else earlier).add(mark.fingerprint)
         return Posted(
             has_summary=marker.SUMMARY in here,
@@ -135,12 +135,13 @@ class GitHubClient:
         found: set[str] = set()
         async for row in self._pages(change.ref, path, what="comments"):
             post = _read(Post, row, what="comments")
-            found |= {
-                mark.fingerprint
-                for mark in marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)
-                if mark.head == change.head
-            }
+            found |= {mark.fingerprint for mark in self._marks(change, post) if mark.head == change.head}
         return frozenset(found)
+
+    def _marks(self, change: Change, post: Post) -> Iterator[marker.Mark]:
+        return marker.read(
+            post.body or "", key=self._access.marker_key, ref=change.ref, repository_id=change.repository_id
+        )
 
     async def repositories(self) -> AsyncIterator[str]:
         for bearer, path in await self._credentials.listings():
@@ -243,7 +244,7 @@ class GitHubClient:
             post = _read(Post, row, what="reviews")
             if post.state != "PENDING":
                 continue
-            if not any(marker.read(post.body or "", key=self._access.marker_key, ref=change.ref)):
+            if not any(self._marks(change, post)):
                 raise Unprocessable(
                     "GitHub takes no review from an account that has one begun and not submitted. Submit or discard the"
                     " pending review, or give kimi-review an account of its own."

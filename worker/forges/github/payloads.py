@@ -43,6 +43,7 @@ class User(_Part):
 
 
 class Repo(_Part):
+    id: int = 0
     full_name: str
     archived: bool = False
 
@@ -98,6 +99,7 @@ class PullRequest(_Part):
             is_bot=self.user.is_bot if self.user else False,
             url=self.html_url,
             updated_at=self.updated_at,
+            repository_id=str(self.base.repo.id) if self.base.repo is not None and self.base.repo.id else "",
         )
 
     def _as_github_writes(self, ref: ChangeRef) -> ChangeRef:
