@@ -23,7 +23,7 @@ _COLOURS = {
     State.FAILED: "bad",
 }
 _STYLE = """
-.counts { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); gap: .6rem;
+.counts { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .6rem;
   padding: 0; margin: 0; list-style: none; }
 .counts li { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .5rem .7rem;
   font-size: .93rem; }
