@@ -69,6 +69,20 @@ async def use(throttle: Throttle, seconds: float = 0.0, *, cost: Cost = SMALL, f
     return at
 
 
+async def standing(throttle: Throttle, *, in_use: int, waiting: int) -> None:
+    """Until so many requests are under way and so many stand in line."""
+    while True:
+        if isinstance(throttle, FakeThrottle):
+            now = len(throttle.held), len(throttle.line)
+        else:
+            assert isinstance(throttle, RedisThrottle)
+            told = await throttle.standing()
+            now = told.in_use, told.waiting
+        if now == (in_use, waiting):
+            return
+        await asyncio.sleep(0.01)
+
+
 class Open:
     """Counts how many requests are open, and remembers the most."""
 
@@ -142,7 +156,7 @@ def test_a_used_up_quota_refuses_newcomers_and_those_in_line_at_once(bench: Benc
     async def test(throttle: Throttle) -> None:
         async with throttle.admit(SMALL, flow=FLOW):
             waiting = asyncio.create_task(use(throttle))
-            await asyncio.sleep(0.05)
+            await standing(throttle, in_use=1, waiting=1)
             await throttle.refused(QuotaUsedUp("used up", until=tomorrow))
             for refused in (waiting, use(throttle)):
                 with pytest.raises(QuotaUsedUp) as refusal:
@@ -163,9 +177,9 @@ def test_interactive_goes_before_batch_and_batch_still_gets_its_share(bench: Ben
         async with throttle.admit(SMALL, flow=FLOW):
             batch = Flow("old", "archive", Priority.BATCH)
             tasks = [asyncio.create_task(request(batch)) for _ in range(5)]
-            await asyncio.sleep(0.05)
+            await standing(throttle, in_use=1, waiting=5)
             tasks += [asyncio.create_task(request(FLOW)) for _ in range(30)]
-            await asyncio.sleep(0.1)
+            await standing(throttle, in_use=1, waiting=35)
         await asyncio.gather(*tasks)
         assert order[0] == "interactive"
         assert 2 <= order[:30].count("batch") <= 4
@@ -183,9 +197,9 @@ def test_a_small_change_does_not_wait_behind_the_units_of_a_giant(bench: Bench) 
 
         async with throttle.admit(SMALL, flow=FLOW):
             tasks = [asyncio.create_task(request(Flow("giant", "repository"))) for _ in range(40)]
-            await asyncio.sleep(0.1)
+            await standing(throttle, in_use=1, waiting=40)
             tasks += [asyncio.create_task(request(Flow("small", "repository"))) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            await standing(throttle, in_use=1, waiting=42)
         await asyncio.gather(*tasks)
         assert "small" in order[:2]
         assert order[:5].count("small") == 2
@@ -267,14 +281,14 @@ def test_the_months_budget_stops_every_review(bench: Bench) -> None:
 def test_a_cancelled_waiter_leaves_the_line_and_a_cancelled_holder_gives_its_slot_back(bench: Bench) -> None:
     async def test(throttle: Throttle) -> None:
         holder = asyncio.create_task(use(throttle, 60))
-        await asyncio.sleep(0.05)
+        await standing(throttle, in_use=1, waiting=0)
         waiter = asyncio.create_task(use(throttle, 60))
-        await asyncio.sleep(0.05)
+        await standing(throttle, in_use=1, waiting=1)
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
         last = asyncio.create_task(use(throttle))
-        await asyncio.sleep(0.05)
+        await standing(throttle, in_use=1, waiting=1)
         assert not last.done()
         holder.cancel()
         await last
