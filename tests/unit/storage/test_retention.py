@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import redis.asyncio
@@ -55,6 +56,16 @@ def test_a_record_is_kept_thirty_days_and_its_checkpoints_for_as_long_as_they_ma
         if end is not State.DONE:
             await jobs.accept(INTENT)
             assert [await client.ttl(name) for name in (key, f"{key}:log", f"{key}:saved")] == [-1, -1, -1]
+
+    play(redis_url, story)
+
+
+def test_a_delivery_is_known_again_for_a_week_and_a_change_for_ninety_days(redis_url: str) -> None:
+    async def story(jobs: RedisJobs, client: redis.asyncio.Redis) -> None:
+        await jobs.accept(replace(INTENT, delivery="d1"))
+        change = f"{PREFIX}:change:{INTENT.ref}"
+        for name, days in ((f"{PREFIX}:delivery:github:d1", 7), (change, 90), (f"{change}:jobs", 90)):
+            assert days * DAY_S - 60 < await client.ttl(name) <= days * DAY_S
 
     play(redis_url, story)
 
