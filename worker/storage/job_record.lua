@@ -206,7 +206,6 @@ end
 local function died(id, job, reason)
   job.deaths = tostring(tonumber(job.deaths or '0') + 1)
   redis.call('HSET', job_key(id), 'deaths', job.deaths)
-  end_lease(id, job)
   decide(id, 'attempt.died', reason)
   if tonumber(job.deaths) >= MAX_DEATHS then
     move(id, job, 'failed', 'died ' .. job.deaths .. ' times, the last time: ' .. reason)
