@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from worker.core.change import Change, Snapshot
-from worker.core.errors import Transient, Unreachable, WrittenByNewer
+from worker.core.errors import Refused, Transient, Unreachable, WrittenByNewer
 from worker.core.job import Claim, Job, State
 from worker.core.report import Report
 from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
@@ -159,7 +159,10 @@ class Conductor:
     async def _read(
         self, claim: Claim, change: Change, held: AsyncExitStack, *, may_use_api: bool
     ) -> tuple[Tree | None, Snapshot]:
-        """The change from git; from the forge's API, which cuts, only when git stays out of reach."""
+        """The change from git; from the forge's API, which cuts, only when git stays out of reach.
+
+        Raises `Unreachable` when neither gives it.
+        """
         try:
             tree = await held.enter_async_context(self.checkout.open(change, await self.forge.remote_ready(change)))
             return tree, await tree.snapshot()
@@ -168,7 +171,11 @@ class Conductor:
                 raise
             log.warning("checkout.unreachable", error=str(error))
             await self.jobs.decided(claim.job.id, "diff.taken_from_api", str(error))
-            return None, replace(await self.forge.diff(change), head=change.head)
+            try:
+                return None, replace(await self.forge.diff(change), head=change.head)
+            except Refused as refusal:
+                # A forge whose storage is away answers 404 for commits that it has, and git's trouble passes.
+                raise Unreachable(f"{error} Its API gives no diff in git's place: {refusal}") from refusal
 
 
 def _answers(saved: Mapping[str, bytes]) -> dict[str, bytes]:

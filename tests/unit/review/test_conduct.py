@@ -16,7 +16,7 @@ from tests.fakes.model import FakeModel
 from tests.unit.review.test_examine import ONE_FILE, WIDE, Lessons
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
-from worker.core.errors import Superseded, Unreachable
+from worker.core.errors import NotFound, Superseded, Unreachable
 from worker.core.exchange import Kind
 from worker.core.job import Claim, Intent, Priority, State
 from worker.core.marker import MORE, SUMMARY, Mark
@@ -189,6 +189,14 @@ def test_a_head_of_which_only_the_first_part_was_posted_is_reviewed() -> None:
 
 
 @dataclass
+class ForgettingForge(MemoryForge):
+    """Knows nothing of the commits that it shows."""
+
+    async def diff(self, change: Change) -> Snapshot:
+        raise NotFound("GitHub knows nothing of the comparison of main and head.")
+
+
+@dataclass
 class DeafForge(MemoryForge):
     """Tells of changes, and not of what is posted on them."""
 
@@ -258,5 +266,14 @@ def test_without_git_the_forges_own_diff_is_taken_at_the_last_attempt_only() -> 
         report = load_report((await desk.jobs.load(first.job.id))[REPORT])
         assert [(row.path, row.lines) for row in report.ledger.not_reviewed] == [("big.py", 12)]
         assert not report.is_complete
+
+    asyncio.run(run())
+
+
+def test_without_git_and_without_the_forges_diff_the_job_waits_and_tells_both_reasons() -> None:
+    async def run() -> None:
+        desk = Desk(forge=ForgettingForge(), checkout=MemoryCheckout(is_away=True))
+        with pytest.raises(Unreachable, match=r"git does not answer.*knows nothing of the comparison"):
+            await desk.conduct(await desk.claimed(attempt=3))
 
     asyncio.run(run())
