@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -115,13 +116,21 @@ def test_broken_answers_are_asked_again_and_one_whole_review_comes_of_it(tmp_pat
 
 
 def test_a_provider_that_always_breaks_off_publishes_nothing_and_the_job_waits(tmp_path: Path, redis_url: str) -> None:
-    with workshop(tmp_path, redis_url, kimi=KimiServer(default=Fault(reset_after_events=1))) as shop:
-        job = shop.work(shop.accept(shop.change(DEFECT)))
+    breaking = Fault(reset_after_events=1)
+    with workshop(tmp_path, redis_url, kimi=KimiServer(default=breaking), REVIEW_CHUNK_TOKENS="4000") as shop:
+        # The first half is answered: what is paid for is kept, and is no review.
+        shop.kimi.script(Fault())
+        job = shop.work(shop.accept(shop.change(files={"shop.py": DEFECT, "basket.py": lines("a", 300)})))
         assert job.state is State.QUEUED
         assert job.not_before > 0
-        assert len(shop.kimi.requests) <= 6
+        assert 1 < len(shop.kimi.requests) <= 7
         assert shop.github.reviews(REPOSITORY, 1) == []
         assert shop.github.notes(REPOSITORY, 1) == []
+        shop.kimi.default, asked = Fault(), len(shop.kimi.requests)
+        assert shop.settle(job.id).state is State.DONE
+        [review] = shop.github.reviews(REPOSITORY, 1)
+        assert "302 of 302 changed lines reviewed" in review.body
+        assert len(shop.kimi.requests) == asked + 1
 
 
 def test_a_stream_that_goes_silent_is_left_after_the_idle_time_and_asked_again(tmp_path: Path, redis_url: str) -> None:
@@ -171,13 +180,17 @@ def test_a_budget_reached_in_the_middle_publishes_what_there_is_and_says_so(tmp_
     with workshop(tmp_path, redis_url, **limits) as shop:
         files = {"shop.py": DEFECT} | {f"part{number}.py": lines("a", 400) for number in range(5)}
         number = shop.change(files=files)
-        assert shop.settle(shop.accept(number)).state is State.DONE
+        job = shop.settle(shop.accept(number))
+        assert job.state is State.DONE
         [review] = shop.github.reviews(REPOSITORY, number)
         answered = len(shop.kimi.answered)
         assert 1 <= answered < 6
         assert "budget" in review.body
         assert "2,002 changed lines reviewed" in review.body
         assert "2,002 of 2,002" not in review.body
+        # Who asks `why` a review that is done says so little reads it there.
+        [stored] = [line for line in shop.decisions(job.id) if line.startswith("job.reviewed")]
+        assert re.search(r"\d+ of 2,002 changed lines reviewed; left out: budget [\d,]+$", stored)
 
 
 def test_a_base_url_that_redirects_gets_no_key_to_its_goal_and_names_the_setting(

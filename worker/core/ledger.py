@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,3 +70,13 @@ class Ledger:
         (too large to fetch, cut by a forge's API) does.
         """
         return self.reviewed_lines == self.changed_lines and all(row.is_by_rule for row in self.not_reviewed)
+
+
+def coverage(ledger: Ledger) -> str:
+    """In one line and without a file's name: `1 of 59 changed lines reviewed; left out: lock file 56, budget 2`."""
+    line = f"{ledger.reviewed_lines:,} of {ledger.changed_lines:,} changed lines reviewed"
+    lines: Counter[str] = Counter()
+    for row in ledger.not_reviewed:
+        lines[row.reason] += row.lines
+    left_out = ", ".join(f"{reason} {count:,}" for reason, count in lines.most_common())
+    return f"{line}; left out: {left_out}" if left_out else line

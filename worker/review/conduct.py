@@ -11,6 +11,7 @@ import structlog
 from worker.core.change import Change, Snapshot
 from worker.core.errors import Refused, Transient, Unreachable, WrittenByNewer
 from worker.core.job import Claim, Job, State
+from worker.core.ledger import coverage
 from worker.core.report import Report
 from worker.ports import Checkout, Flow, Forge, Jobs, Tree, Wake
 from worker.review.examine import Examiner
@@ -75,7 +76,7 @@ class Conductor:
             requests=report.usage.requests,
             complete=report.is_complete,
         )
-        await self.jobs.release(claim, State.REVIEWED, reason="the report is stored")
+        await self.jobs.release(claim, State.REVIEWED, reason=f"the report is stored: {coverage(report.ledger)}")
         await self.wake.publish(job.id, job.priority)
 
     async def _has_review(self, change: Change) -> bool:
