@@ -17,6 +17,7 @@ from worker.core.delivery import Delivery, Ignored, Policy, allows
 from worker.core.errors import BadInput, RateLimited, Unreachable, WrongEndpoint
 from worker.core.job import Accepted, Claim, Priority, State
 from worker.core.marker import MORE, SUMMARY, Mark, write
+from worker.review import reconcile as reconciling
 from worker.review.accept import accept_delivery
 from worker.review.reconcile import Reconciled, Reconciler
 
@@ -201,6 +202,27 @@ def test_a_dead_letter_is_not_raised_again() -> None:
 
     asyncio.run(fail())
     assert reconcile(world.reconciler(), world.forge) == Reconciled(open=1, accepted=0)
+    (job,) = asyncio.run(world.jobs.list())
+    assert (job.state, job.reason) == (State.FAILED, "no")
+    assert world.clock.slept == []  # nor is the forge asked about it in each round
+
+
+def test_of_the_reviews_it_was_shown_it_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciling, "_REMEMBERED", 2)
+    world = World()
+    for number in (1, 2, 3):
+        change = world.forge.open(replace(CHANGE, ref=ChangeRef("github", "acme/shop", number)))
+        mark = write(Mark("gone", change.head, SUMMARY), key=MARKER_KEY, ref=change.ref)
+        asyncio.run(world.forge.post(change, summary=mark, comments=()))
+    reconciler = world.reconciler()
+    assert reconcile(reconciler, world.forge) == Reconciled(open=3, accepted=0)
+    assert len(world.clock.slept) == 3
+    oldest = world.forge.changes.pop(ChangeRef("github", "acme/shop", 1))
+    assert reconcile(reconciler, world.forge) == Reconciled(open=2, accepted=0)
+    assert len(world.clock.slept) == 3
+    world.forge.open(oldest)
+    assert reconcile(reconciler, world.forge) == Reconciled(open=3, accepted=0)
+    assert len(world.clock.slept) == 4
 
 
 def test_a_limit_of_the_forge_ends_the_round() -> None:
