@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import redis.asyncio
 from celery import Celery
@@ -19,7 +20,7 @@ from worker.checkout import MirrorCheckout
 from worker.clock import SystemClock
 from worker.core import marker
 from worker.core.comments import Voice
-from worker.core.delivery import Delivery, Ignored, allows
+from worker.core.delivery import NOT_ALLOWED, Delivery, Ignored, allows, is_pattern
 from worker.core.delivery import Policy as DeliveryPolicy
 from worker.core.errors import ConfigurationError
 from worker.core.exchange import STANDIN_MODEL, Kind, Prompt
@@ -57,9 +58,15 @@ from worker.storage.queue import CeleryWake, celery_app
 from worker.storage.throttle import RedisThrottle
 from worker.storage.windows import RedisWindowNotes
 
-WILD = frozenset("*?[")
 REMEMBERED = 1_000
 """Jobs that are looked through for repositories that sent us changes."""
+
+
+class SecondProvider(NamedTuple):
+    """What the fleet keeps of the account that takes over, where one is configured."""
+
+    windows: Windows
+    throttle: RedisThrottle
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,7 @@ class Services:
     wake: CeleryWake
     throttle: RedisThrottle
     windows: Windows
-    second: tuple[Windows, RedisThrottle] | None
-    """The second provider's, where there is one."""
+    second: SecondProvider | None
     forges: Mapping[str, Forge]
     reconciler: Reconciler
 
@@ -118,14 +124,8 @@ class Services:
         """The same for a caller who may name any change of a forge that is configured."""
         settings = self.installation.settings
         if not allows(intent.ref.repository, settings.github_repositories):
-            return Ignored("repository not allowed")
-        complete = Intent(
-            ref=intent.ref,
-            head=intent.head,
-            priority=intent.priority,
-            settings_hash=self.installation.result_hash,
-            force=intent.force,
-        )
+            return Ignored(NOT_ALLOWED)
+        complete = replace(intent, settings_hash=self.installation.result_hash)
         return await accept(complete, jobs=self.jobs, wake=self.wake)
 
     async def reconcile(self) -> None:
@@ -142,9 +142,9 @@ class Services:
         those that sent us a change before.
         """
         globs = self.installation.settings.github_repositories
-        if not any(WILD.intersection(glob) for glob in globs):
+        if not any(map(is_pattern, globs)):
             return globs
-        if not any(WILD.intersection(glob.partition("/")[0]) for glob in globs):
+        if not any(is_pattern(glob.partition("/")[0]) for glob in globs):
             return ()
         known = {job.ref.repository for job in await self.jobs.list(limit=REMEMBERED) if job.ref.forge == forge}
         return sorted(known) or None
@@ -214,7 +214,7 @@ class Installation:
             if (endpoint := self.second_endpoint) is not None:
                 spare = self._throttle(client, endpoint)
                 opened.push_async_callback(spare.aclose)
-                second = Windows(endpoint, WindowWishes(), notes, self.clock), spare
+                second = SecondProvider(Windows(endpoint, WindowWishes(), notes, self.clock), spare)
             forges = {
                 name: await opened.enter_async_context(FORGES[name].open(access, self.clock))
                 for name, access in self.accesses.items()

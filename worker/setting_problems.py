@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
+from worker.core.delivery import is_pattern
 from worker.core.errors import ConfigurationError
 from worker.providers.table import PROVIDERS, is_loopback
 from worker.providers.vocabulary import problems_with
@@ -46,7 +47,6 @@ _WELL_KNOWN = frozenset(
     }
 )
 _MIN_SECRET = 16
-_WILD = frozenset("*?[")
 _WEB_PAGES = frozenset({"platform.moonshot.ai", "platform.moonshot.cn", "platform.kimi.ai", "kimi.com", "moonshot.ai"})
 
 
@@ -221,4 +221,4 @@ def _fits_some_repository(glob: str) -> bool:
         return False
     owner, slash, name = glob.partition("/")
     is_name = bool(owner and slash and name) and "/" not in name and not name.endswith(".git")
-    return is_name or bool(_WILD.intersection(glob))
+    return is_name or is_pattern(glob)

@@ -32,6 +32,7 @@ from worker.cli.setting_up import set_up
 from worker.cli.store import redis_url_of
 from worker.clock import SystemClock
 from worker.core.counting import counted
+from worker.core.delivery import is_pattern
 from worker.core.errors import ConfigurationError, LimitKind, ReviewError
 from worker.core.markdown import visible
 from worker.core.redaction import Redactor
@@ -132,7 +133,7 @@ async def _provider(settings: Settings, services: Services | None) -> list[Check
     others = await check_provider(
         second,
         clock=SystemClock(),
-        throttle=None if spare is None else spare[1],
+        throttle=None if spare is None else spare.throttle,
         wishes=request_wishes(settings),
         account=None if services is None or spare is None else await _account(*spare, services.jobs),
     )
@@ -165,7 +166,7 @@ async def _forges(settings: Settings, services: Services) -> AsyncIterator[Check
     if not services.forges:
         yield CheckRow("forges", True, "none is configured, so only local reviews work; GITHUB_TOKEN is for GitHub")
     for name, forge in services.forges.items():
-        named = [glob for glob in settings.github_repositories if not set("*?[") & set(glob)]
+        named = [glob for glob in settings.github_repositories if not is_pattern(glob)]
         if not named:
             yield CheckRow(
                 name, True, "the token is set, not tried: name a repository in GITHUB_REPOSITORIES to have it tried"

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from worker.cli.report_text import show_indented
 from worker.core.change import ChangeRef
-from worker.core.delivery import allows
+from worker.core.delivery import NOT_ALLOWED, allows
 from worker.core.job import Decision, Job, State
 from worker.core.markdown import visible
 from worker.storage.foreign import Foreign
 
 CURES = {
-    "repository not allowed": "GITHUB_REPOSITORIES names those that are reviewed.",
+    NOT_ALLOWED: "GITHUB_REPOSITORIES names those that are reviewed.",
     "author is a bot": "Changes of programs are not reviewed, lest two of them answer each other for ever.",
     "draft": "It is reviewed once it is ready, or with REVIEW_DRAFTS=true.",
     "change from a fork": "REVIEW_FORKS=true reviews those too.",
@@ -61,7 +61,7 @@ def show_ignored(ref: ChangeRef, ignored: Sequence[Decision], console: Console) 
 def show_unheard_of(ref: ChangeRef, allowed: Sequence[str], console: Console) -> None:
     """A change without any delivery or request; `allowed` are the globs of repositories that are reviewed."""
     if not allows(ref.repository, allowed):
-        console.print(Text(f"ignored: repository not allowed. {CURES['repository not allowed']}"))
+        console.print(Text(f"ignored: {NOT_ALLOWED}. {CURES[NOT_ALLOWED]}"))
         return
     console.print(Text(f"No delivery and no request for {visible(str(ref))} is known here. Look, in this order:"))
     for number, step in enumerate(NEXT_STEPS, start=1):

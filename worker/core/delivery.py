@@ -46,6 +46,16 @@ class Policy:
     forks: bool = True
 
 
+NOT_ALLOWED = "repository not allowed"
+"""The reason for a repository that no glob names, whoever asks."""
+_WILD = frozenset("*?[")
+
+
+def is_pattern(glob: str) -> bool:
+    """Whether `glob` may stand for several names, and not for itself alone."""
+    return not _WILD.isdisjoint(glob)
+
+
 def allows(repository: str, globs: Sequence[str]) -> bool:
     """Whether `repository` matches one of `globs`; `*` matches slashes too, upper and lower case are one."""
     return not globs or any(fnmatchcase(repository.lower(), glob.lower()) for glob in globs)
@@ -54,7 +64,7 @@ def allows(repository: str, globs: Sequence[str]) -> bool:
 def refusal(delivery: Delivery, policy: Policy) -> Ignored | None:
     """Why `delivery` does not become a job; None when it does."""
     if not allows(delivery.ref.repository, policy.repositories):
-        return Ignored("repository not allowed")
+        return Ignored(NOT_ALLOWED)
     if delivery.is_bot:
         return Ignored("author is a bot")
     if delivery.is_draft and not policy.drafts:

@@ -39,6 +39,6 @@ async def vitals_of(services: Services) -> Vitals:
         month=month,
         spent=await Spending(services.redis).spent(month=month),
         month_budget_usd=services.installation.settings.llm_monthly_budget_usd,
-        fallback=None if services.second is None else await services.second[1].standing(),
+        fallback=None if services.second is None else await services.second.throttle.standing(),
         longest_waits_s=await services.jobs.longest_waits(),
     )
