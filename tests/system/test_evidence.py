@@ -157,6 +157,45 @@ def test_callers_of_a_changed_signature_are_shown(tmp_path: Path) -> None:
     assert '        app.run("x")\n' in text
 
 
+class _Noted:
+    """A tree that notes what is searched for."""
+
+    def __init__(self, source: EvidenceSource) -> None:
+        self._tree = source.tree
+        self.searched: list[str] = []
+
+    async def read(self, path: str, *, revision: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        return await self._tree.read(path, revision=revision, limit_bytes=limit_bytes)
+
+    async def search(self, literal: str, *, revision: str, limit: int = 20) -> Sequence[Match]:
+        self.searched.append(literal)
+        return await self._tree.search(literal, revision=revision, limit=limit)
+
+    async def grep(self, pattern: str, *, revision: str) -> Sequence[Match]:
+        return await self._tree.grep(pattern, revision=revision)
+
+
+def test_callers_are_looked_for_only_of_what_code_may_call(tmp_path: Path) -> None:
+    noted: list[_Noted] = []
+
+    def spoil(source: EvidenceSource) -> None:
+        noted.append(_Noted(source))
+        source.tree = noted[0]  # type: ignore[assignment] # the snapshot is never reached
+
+    before = "LIMIT = 1\n\n\ndef go(a):\n    return a\n\n\nclass Box:\n    size: int = 3\n"
+    test = "def test_go(a):\n    pass\n\n\ndef helper(a):\n    pass\n"
+    evidence(
+        tmp_path / "r",
+        {
+            "box.py": "LIMIT = 2\n\n\ndef go(b):\n    return b\n\n\nclass Box:  # of things\n    size: int = 4\n",
+            "tests/test_box.py": test.replace("(a)", "(b)"),
+        },
+        besides={"box.py": before, "tests/test_box.py": test},
+        spoil=spoil,
+    )
+    assert sorted(noted[0].searched) == ["Box(", "go(", "helper("]
+
+
 def test_callers_in_source_come_before_tests_and_keep_documents_and_others_code_away(tmp_path: Path) -> None:
     change: dict[str | bytes, bytes | str | None] = {"app.py": APP.replace("def run(self, name)", "def run(self, n)")}
     besides: dict[str | bytes, bytes | str | None] = {

@@ -316,8 +316,19 @@ def _edges(hunk: Hunk) -> tuple[int, int]:
     return middle, middle
 
 
+_CALLABLE: Final = re.compile(r"\(|\b(?:class|struct|record)\b|=>")
+_TEST_NAME: Final = re.compile(r"test", re.IGNORECASE)
+
+
+def _is_called(definition: Definition, path: str, rows: Sequence[str]) -> bool:
+    """Whether code may call it by its name: a constant is not called, and a test only by what runs tests."""
+    if _TEST_NAME.match(definition.name) and importance(path) is Importance.TEST:
+        return False
+    return any(_CALLABLE.search(row) for row in rows[definition.start - 1 : definition.signature_end])
+
+
 def _changed_signatures(parts: Sequence[_Part], sources: Mapping[str, _Source | None]) -> list[tuple[str, _Part]]:
-    """Names whose signature has a changed line."""
+    """Names that may be called, whose signature has a changed line."""
     found: dict[str, _Part] = {}
     for part in parts:
         source = sources.get(part.file.path)
@@ -326,7 +337,8 @@ def _changed_signatures(parts: Sequence[_Part], sources: Mapping[str, _Source | 
             continue
         touched = set(part.touched)
         for definition in source.outline.definitions:
-            if touched.intersection(range(definition.start, definition.signature_end + 1)):
+            signature = range(definition.start, definition.signature_end + 1)
+            if touched.intersection(signature) and _is_called(definition, part.file.path, source.rows):
                 found.setdefault(definition.name, part)
     # What has no name is called by as many as import it.
     found.pop(DEFAULT, None)
