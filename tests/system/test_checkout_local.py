@@ -16,6 +16,7 @@ import pytest
 import worker.checkout.tree
 from tests.fakes.git_server import BareRepository, git
 from worker.checkout import CheckoutLimits, open_local
+from worker.checkout.process import COMPARED_BYTES
 from worker.checkout.scratch import scratch_folder
 from worker.core.change import Snapshot
 from worker.core.errors import BadInput
@@ -56,6 +57,25 @@ def test_a_range_shows_what_a_change_of_b_into_a_would_show(tmp_path: Path) -> N
     assert b"+side" in found.diff
     assert b"two" not in found.diff
     assert snapshot(repository, "HEAD~1..main").head == second
+
+
+def test_text_too_large_to_compare_is_no_binary_file_and_hides_nothing_below_its_path(tmp_path: Path) -> None:
+    repository, _, _ = repository_at(tmp_path / "repo")
+    (repository / "place").mkdir()
+    (repository / "place/check.py").write_text("check()\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "a folder")
+    shutil.rmtree(repository / "place")
+    (repository / "place").write_bytes(b"a line\n" * (COMPARED_BYTES // 7 + 1))
+    (repository / "image").write_bytes(b"\0" * (COMPARED_BYTES + 1))
+    (repository / "a.py").write_text("three\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "a file in its place")
+    found = snapshot(repository, "HEAD~1..HEAD")
+    assert b"+three" in found.diff
+    assert b"Binary files /dev/null and b/image differ" in found.diff
+    reason = "text of more than 52,428,800 bytes, which is not compared by lines"
+    assert found.cut == (("place", reason, 0), ("place/check.py", reason, 0))
 
 
 def test_nothing_that_a_repository_configures_is_run(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "GIT_OPTIONAL_LOCKS": "0",
 }
 
+COMPARED_BYTES = 50 * 2**20
+"""Larger files are not compared line by line."""
+
 # Given on the command line, where they win over whatever a repository's own configuration says.
 HARDENING: Sequence[tuple[str, str]] = (
     ("core.hooksPath", os.devnull),
@@ -63,7 +66,7 @@ HARDENING: Sequence[tuple[str, str]] = (
     ("core.pager", "cat"),
     ("core.askPass", ""),
     # Larger blobs are never held in memory or compared line by line: git calls them binary.
-    ("core.bigFileThreshold", "50m"),
+    ("core.bigFileThreshold", str(COMPARED_BYTES)),
     ("credential.helper", ""),
     ("http.followRedirects", "false"),
     ("http.cookieFile", ""),

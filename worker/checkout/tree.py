@@ -12,7 +12,7 @@ from typing import Protocol
 
 from worker.checkout.failures import last_words, tells_damage
 from worker.checkout.limits import CheckoutLimits
-from worker.checkout.process import Bounds, Finished, GitRunner, OutputTooLong, TimedOut
+from worker.checkout.process import COMPARED_BYTES, Bounds, Finished, GitRunner, OutputTooLong, TimedOut
 from worker.core.change import Snapshot
 from worker.core.errors import BadInput, NotFound, ReviewError, Stalled, Transient, Unprocessable
 from worker.ports import Match
@@ -46,6 +46,8 @@ _LISTING_BYTES = 30_000_000
 _BATCH_ROW_BYTES = 100
 """What `cat-file --batch` writes around a blob, at most."""
 _MAX_LEFT_OUT = 500
+_TOLD_BY_BYTES = 8_000
+"""Of a file's beginning, in which git looks for the NUL that tells a binary file."""
 # Fewer blobs than this are asked for one by one; more, and the whole tree is cheaper to name.
 _MANY_BLOBS = 2_000
 
@@ -145,12 +147,43 @@ class ObjectTree:
     def _snapshot(self) -> Snapshot:
         with self._once:
             if self._diff is None:
-                self._diff = self._read_diff(self._too_large())
+                self._diff = self._read_diff(self._left_out())
             return self._diff
 
-    def _too_large(self) -> list[Changed]:
-        """Make the blobs of the change present; the files of which that was not possible."""
+    def _left_out(self) -> dict[str, str]:
+        """Make the blobs of the change present; path → reason of what the diff leaves out for its size."""
         changed = self._changed()
+        not_here = self._too_large(changed)
+        vast = f"text of more than {COMPARED_BYTES:,} bytes, which is not compared by lines"
+        absent = f"larger than {self.limits.blob_bytes:,} bytes, not fetched"
+        left_out = {file.path: vast for file in self._uncompared(changed)} | {file.path: absent for file in not_here}
+        # A pathspec takes what is below its path along: a folder that took the file's place, or had it before.
+        below = {
+            file.path: reason
+            for path, reason in left_out.items()
+            for file in changed
+            if file.path.startswith(f"{path}/")
+        }
+        return left_out | below
+
+    def _uncompared(self, changed: Sequence[Changed]) -> list[Changed]:
+        """Files that git would call binary for their size alone: they have lines, and nobody would miss them."""
+        # Where both sides are one blob, only the mode differs.
+        files = [file for file in changed if len(file.blobs) == len(set(file.blobs))]
+        rows = self._batch("%(objectsize) %(objectname)", [oid for file in files for oid in file.blobs])
+        sizes = (row.split(" ") for row in rows if row and not row.endswith(" missing"))
+        vast = {oid for size, oid in sizes if int(size) > COMPARED_BYTES}
+        return [file for file in files if vast.intersection(file.blobs) and all(map(self._is_text, file.blobs))]
+
+    def _is_text(self, oid: str) -> bool:
+        try:
+            beginning = self._run(["cat-file", "blob", oid], _TOLD_BY_BYTES).output
+        except OutputTooLong as error:
+            beginning = error.output
+        return b"\0" not in beginning
+
+    def _too_large(self, changed: Sequence[Changed]) -> list[Changed]:
+        """Make the blobs of the change present; the files of which that was not possible."""
         missing = self._missing([oid for file in changed for oid in file.blobs])
         if not missing:
             return []
@@ -172,15 +205,15 @@ class ObjectTree:
         left_out = set(self._missing(missing))
         return [file for file in changed if left_out.intersection(file.blobs)]
 
-    def _read_diff(self, left_out: Sequence[Changed]) -> Snapshot:
+    def _read_diff(self, left_out: Mapping[str, str]) -> Snapshot:
+        """The diff without the paths in `left_out`, each of which is named with its reason."""
         if len(left_out) > _MAX_LEFT_OUT:
             raise Unprocessable(
-                f"{len(left_out)} files of the change are larger than {self.limits.blob_bytes:,} bytes."
+                f"{len(left_out)} files of the change are too large, the first {next(iter(left_out.values()))}."
             )
-        pathspecs = [f":(top,exclude,literal){file.path}" for file in left_out]
+        pathspecs = [f":(top,exclude,literal){path}" for path in left_out]
         range_ = ["--end-of-options", self.base, self.head, "--", *pathspecs]
-        reason = f"larger than {self.limits.blob_bytes:,} bytes, not fetched"
-        cut = tuple((file.path, reason, 0) for file in left_out)
+        cut = tuple((path, reason, 0) for path, reason in left_out.items())
         try:
             done = self._run(["diff", *self._form(), *range_], self.limits.diff_bytes)
         except OutputTooLong as error:
@@ -220,13 +253,17 @@ class ObjectTree:
         return files
 
     def _missing(self, oids: Sequence[str]) -> list[str]:
+        rows = self._batch("%(objectname)", oids)
+        return [row.removesuffix(" missing") for row in rows if row.endswith(" missing")]
+
+    def _batch(self, form: str, oids: Sequence[str]) -> list[str]:
+        """A row of `form` for each object, `<id> missing` for one that is not here."""
         if not oids:
             return []
         asked = "\n".join(dict.fromkeys(oids)).encode() + b"\n"
-        done = self._run(["cat-file", "--batch-check=%(objectname)"], _LIST_BYTES, stdin=asked)
+        done = self._run(["cat-file", f"--batch-check={form}"], _LIST_BYTES, stdin=asked)
         self._expect(done, "the list of objects")
-        rows = done.output.decode("ascii", "replace").split("\n")
-        return [row.removesuffix(" missing") for row in rows if row.endswith(" missing")]
+        return done.output.decode("ascii", "replace").split("\n")
 
     def _tree_of(self, revision: str) -> str:
         done = self._run(["rev-parse", "--verify", "--end-of-options", f"{revision}^{{tree}}"], 1_000)
