@@ -35,6 +35,15 @@ _SIGN: Final = r"[^\s/@\"'`<>{}$]"
 SHAPES: Final = (
     _shape("AWS key", "AKIA", r"(?<![A-Za-z0-9])AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
     _shape("AWS key", "ASIA", r"(?<![A-Za-z0-9])ASIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    *(
+        # The other half of an AWS key has no prefix: its setting's name tells it.
+        _shape(
+            "AWS secret key",
+            name,
+            rf"{name}[\"']?[ \t]{{0,8}}[=:][ \t]{{0,8}}[\"']?([A-Za-z0-9/+]{{40}})(?![A-Za-z0-9/+=])",
+        )
+        for name in ("ecret_access_key", "SECRET_ACCESS_KEY", "ecretAccessKey")
+    ),
     _shape("GitHub token", "gh", r"gh[pousr]_[A-Za-z0-9]{36,255}"),
     _shape("GitHub token", "github_pat_", r"(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{40,255}"),
     _shape("GitLab token", "glpat-", r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_.\-]{20,255}"),
@@ -45,6 +54,13 @@ SHAPES: Final = (
     _shape("npm token", "npm_", r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
     _shape("PyPI token", "pypi-", r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_\-]{60,255}"),
     _shape("SendGrid key", "SG.", r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_\-]{16,64}\.[A-Za-z0-9_\-]{16,64}"),
+    _shape("Hugging Face token", "hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{34}(?![A-Za-z0-9])"),
+    _shape("Azure storage key", "AccountKey=", r"AccountKey=([A-Za-z0-9+/]{86}==)"),
+    _shape("Google OAuth secret", "GOCSPX-", r"(?<![A-Za-z0-9])GOCSPX-[A-Za-z0-9_\-]{28}(?![A-Za-z0-9_\-])"),
+    _shape("DigitalOcean token", "_v1_", r"(?<![A-Za-z0-9])do[opr]_v1_[a-f0-9]{64}(?![A-Za-z0-9])"),
+    _shape("Shopify token", "shp", r"(?<![A-Za-z0-9])shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}(?![A-Za-z0-9])"),
+    _shape("Atlassian token", "ATATT3", r"(?<![A-Za-z0-9])ATATT3[A-Za-z0-9_\-]{100,400}"),
+    _shape("Vault token", "hvs.", r"(?<![A-Za-z0-9])hvs\.[A-Za-z0-9_\-]{24,255}"),
     # Words may be joined behind it: sk-fading-circle-animation, sk-of-the-benchmark-0123. A key has a part that
     # is no word: long, or with a letter behind a digit. Langfuse's are UUIDs.
     _shape(
@@ -66,11 +82,11 @@ SHAPES: Final = (
     ),
 )
 PRIVATE_KEY: Final = "private key"
-_KEY_HINT: Final = "PRIVATE KEY-----"
+_KEY_HINT: Final = "PRIVATE KEY"
 HINTS: Final = tuple({*(shape.hint for shape in SHAPES), _KEY_HINT})
 """A text with none of them holds no secret that is known here."""
-_KEY_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
-_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 # A row of a key in text: sign of a diff, indentation or quotes around, base64 within.
 _KEY_ROW: Final = re.compile(
     r"^[+\- ]?[\s\"'#/*]*(?:[A-Za-z0-9+/]+={0,2}|[A-Za-z\-]+: [^\n]*)(?:\\n|\\r|[\s\"'+,;\\])*$"

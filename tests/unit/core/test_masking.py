@@ -15,6 +15,7 @@ from worker.core.masking import SHAPES, find, mask
 LETTERS = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0z"
 SECRETS = {
     "AWS key": "AKIA" + "ABCDEFGH12345678",
+    "AWS secret key": 'AWS_SECRET_ACCESS_KEY="' + (LETTERS * 2)[:38] + '/+"',
     "GitHub token": "ghp_" + (LETTERS * 2)[:36],
     "GitLab token": "glpat-" + LETTERS[:20],
     "Slack token": "xoxb-" + "123456789012-" + LETTERS[:24],
@@ -24,6 +25,13 @@ SECRETS = {
     "npm token": "npm_" + (LETTERS * 2)[:36],
     "PyPI token": "pypi-" + (LETTERS * 3)[:70],
     "SendGrid key": "SG." + LETTERS[:22] + "." + LETTERS[:22],
+    "Hugging Face token": "hf_" + (LETTERS * 2)[:34],
+    "Azure storage key": "AccountKey=" + (LETTERS * 3)[:86] + "==",
+    "Google OAuth secret": "GOCSPX-" + LETTERS[:28],
+    "DigitalOcean token": "dop_v1_" + "0a1b2c3d" * 8,
+    "Shopify token": "shpat_" + "0a1b2c3d" * 4,
+    "Atlassian token": "ATATT3" + (LETTERS * 6)[:180],
+    "Vault token": "hvs." + (LETTERS * 3)[:90],
     "API key": "sk-" + (LETTERS * 2)[:48],
     "URL password": "postgres://app:S3cret-of-2026@db.example.com/app",
     "JWT": "eyJ" + LETTERS[:20] + ".eyJ" + LETTERS[:20] + "." + LETTERS[:20],
@@ -35,7 +43,11 @@ def test_every_shape_has_an_example() -> None:
     assert {shape.kind for shape in SHAPES} == set(SECRETS)
 
 
-@pytest.mark.parametrize("kind", sorted(SECRETS.keys() - {"URL password"}))
+OF_A_NAME = {"URL password", "AWS secret key", "Azure storage key"}
+"""Known by what stands before them, which stays."""
+
+
+@pytest.mark.parametrize("kind", sorted(SECRETS.keys() - OF_A_NAME))
 def test_a_secret_is_replaced_where_it_stands(kind: str) -> None:
     secret = SECRETS[kind]
     assert mask(f'+key = "{secret}" # why\n') == f'+key = "«masked: {kind}»" # why\n'
@@ -44,10 +56,25 @@ def test_a_secret_is_replaced_where_it_stands(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "AWS_SECRET_ACCESS_KEY={}",
+        "aws_secret_access_key = {}",
+        '"SecretAccessKey": "{}",',
+        "  secretAccessKey: '{}',",
+    ],
+)
+def test_the_half_of_an_aws_key_that_has_no_prefix_is_known_by_its_name(line: str) -> None:
+    secret = (LETTERS * 2)[:38] + "/+"
+    assert mask(line.format(secret)) == line.format("«masked: AWS secret key»")
+
+
+@pytest.mark.parametrize(
     ("begin", "end"),
     [
         ("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"),
         ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----", "-----END PGP PRIVATE KEY BLOCK-----"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", None),
         (None, "-----END EC PRIVATE KEY-----"),
     ],
@@ -85,6 +112,9 @@ def test_a_private_key_on_one_line_is_masked() -> None:
         "ssh://git@example.com:22/acme/shop.git",
         "mailto:somebody12@example.com",
         "AKIA is a prefix",
+        "aws_secret_access_key = os.environ['AWS_SECRET_ACCESS_KEY']",
+        "half_of_the_words_that_we_have_seen_in_all",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----\nmQENBF\n",
         "ghp_short",
         "risk-averse-20-letters",
         "eyJ.eyJ.x",
