@@ -24,7 +24,7 @@ def attach(app: Celery, process: WorkerProcess) -> None:
 
     def up(**_: Any) -> None:
         log.info("worker.ready", who=process.name, threads=app.conf.worker_concurrency)
-        process.start_upkeep()
+        process.start_beside()
 
     def asked_to_end(**_: Any) -> None:
         process.stop()

@@ -38,7 +38,7 @@ UNREADABLE = (
 
 
 class Services(Protocol):
-    """What a job needs, alive within one event loop. `bootstrap.services` builds it from settings."""
+    """What a job needs, alive within one event loop; `Installation.services` (`bootstrap.py`) builds it."""
 
     @property
     def jobs(self) -> Jobs: ...
@@ -107,8 +107,8 @@ class WorkerProcess:
             # The job is due as before; whoever is woken for it next may say the same.
             log.warning("job.not_passed_over", job=job_id, error=str(error))
 
-    def start_upkeep(self) -> None:
-        """Begin this process's share of upkeep, in a thread of its own."""
+    def start_beside(self) -> None:
+        """Start what runs beside the jobs, each in a thread of its own: upkeep, and the watch over memory."""
         self._upkeep = threading.Thread(target=self.keep_up, name="upkeep", daemon=True)
         self._upkeep.start()
         if self._memory_mb:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from worker.core import marker
 from worker.core.change import Change
 from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
+from worker.core.counting import counted
 from worker.core.errors import NotFound, OutcomeUnknown, Refused
 from worker.core.job import Claim, Job, State
 from worker.core.marker import LAST, MORE, SUMMARY, Mark
@@ -103,7 +104,7 @@ async def publish_job(lease: Lease, *, forge: Forge, publishing: Publishing) -> 
         if reason := reason_unpostable(await freshness.change_at(job, report.head)):
             return await _skipped(claim, reason, jobs)
         raise
-    done = f"posted {_comments(len(missing))}" + ("" if posted.has_summary else " and the summary")
+    done = f"posted {counted(len(missing), 'comment')}" + ("" if posted.has_summary else " and the summary")
     if posted.has_summary and not missing:
         done = "everything was posted before"
     await jobs.advance(claim, State.DONE, reason=done)
@@ -169,15 +170,7 @@ class _Run:
             self.change,
             summary=self._marked(batch.text, batch.fingerprint, *batch.says),
             comments=[
-                Comment(
-                    path=comment.path,
-                    side=comment.side,
-                    start_line=comment.start_line,
-                    line=comment.line,
-                    body=self._marked(comment.body, comment.fingerprint),
-                    fingerprint=comment.fingerprint,
-                )
-                for comment in batch.comments
+                replace(comment, body=self._marked(comment.body, comment.fingerprint)) for comment in batch.comments
             ],
         )
 
@@ -204,7 +197,7 @@ class _Run:
         )
         await self.publishing.jobs.save(self.lease.claim, POSTED, self.record)
         await self.publishing.jobs.decided(
-            self.lease.job.id, "review.posted", f"{batch.fingerprint}, {_comments(len(batch.comments))}"
+            self.lease.job.id, "review.posted", f"{batch.fingerprint}, {counted(len(batch.comments), 'comment')}"
         )
 
     def _marked(self, text: str, *fingerprints: str) -> str:
@@ -228,7 +221,3 @@ def _batches(summary: str, missing: Sequence[Comment], *, total: int, size: int)
 def _mark(job: Job, change: Change, fingerprint: str, key: bytes) -> str:
     mark = Mark(job=job.id, head=change.head, fingerprint=fingerprint)
     return marker.write(mark, key=key, ref=change.ref, repository_id=change.repository_id)
-
-
-def _comments(number: int) -> str:
-    return f"{number} comment{'' if number == 1 else 's'}"
