@@ -15,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,29 +166,30 @@ async def measure(repository_path: Path, trees: tuple[Path, Path], sample: int, 
         files = [file for file in parse_diff(snapshot.diff) if file.status == "modified" and file.path.endswith(".py")]
         chunks = list(chunks_of(files, count))
         source = EvidenceSource(tree, snapshot, count)
-        for chunk in random.Random(seed).sample(chunks, min(sample, len(chunks))):
-            wanted = wanted_by(chunk, truth, texts)
-            tally.chunks += 1
-            tally.anywhere += len(wanted)
-            tally.meant += sum(1 for _, meant in wanted if meant)
-            plain = shown_lines(chunk)
-            tokens = sum(count(render_file(file)) for file in chunk.files)
-            tally.add("plain diff", score(wanted, plain, tokens))
-            wider = [ChunkFile(file.id, whole[file.path], whole[file.path].hunks) for file in chunk.files]
-            wide_chunk = Chunk("wide", tuple(wider), 0, 0)
-            wide_tokens = sum(count(render_file(file)) for file in wider)
-            tally.add("git diff -W", score(wanted, shown_lines(wide_chunk), wide_tokens))
-            for budget in BUDGETS:
-                started = time.perf_counter()
-                found = await source.find(chunk, budget_tokens=int(tokens * budget))
-                tally.wait_s += time.perf_counter() - started
-                evidence = {
-                    Place(block.path, line)
-                    for block in found.blocks
-                    for line in range(block.start_line, block.end_line + 1)
-                }
-                total = tokens + count(render(found.blocks))
-                tally.add(f"evidence, at most {budget:g}x more", score(wanted, plain | evidence, total))
+        with closing(source):
+            for chunk in random.Random(seed).sample(chunks, min(sample, len(chunks))):
+                wanted = wanted_by(chunk, truth, texts)
+                tally.chunks += 1
+                tally.anywhere += len(wanted)
+                tally.meant += sum(1 for _, meant in wanted if meant)
+                plain = shown_lines(chunk)
+                tokens = sum(count(render_file(file)) for file in chunk.files)
+                tally.add("plain diff", score(wanted, plain, tokens))
+                wider = [ChunkFile(file.id, whole[file.path], whole[file.path].hunks) for file in chunk.files]
+                wide_chunk = Chunk("wide", tuple(wider), 0, 0)
+                wide_tokens = sum(count(render_file(file)) for file in wider)
+                tally.add("git diff -W", score(wanted, shown_lines(wide_chunk), wide_tokens))
+                for budget in BUDGETS:
+                    started = time.perf_counter()
+                    found = await source.find(chunk, budget_tokens=int(tokens * budget))
+                    tally.wait_s += time.perf_counter() - started
+                    evidence = {
+                        Place(block.path, line)
+                        for block in found.blocks
+                        for line in range(block.start_line, block.end_line + 1)
+                    }
+                    total = tokens + count(render(found.blocks))
+                    tally.add(f"evidence, at most {budget:g}x more", score(wanted, plain | evidence, total))
 
 
 def report(name: str, tally: Tally) -> None:
