@@ -79,6 +79,22 @@ def test_a_head_that_was_reviewed_against_another_base_gets_no_second_review_and
     assert "kimi-review review acme/shop#7" in told[-1][1]
 
 
+def test_why_says_nothing_of_the_base_where_it_is_the_same_or_the_job_is_new_or_has_not_begun() -> None:
+    async def story() -> list[str]:
+        jobs, wake = FakeJobs(), Bell()
+        moved = replace(DELIVERY, id="", has_new_base=True)
+        made = await accept_delivery(moved, policy=Policy(), jobs=jobs, wake=wake)
+        assert isinstance(made, Accepted)
+        await accept_delivery(moved, policy=Policy(), jobs=jobs, wake=wake)
+        claim = await jobs.claim(made.job, worker="w", states=[State.QUEUED])
+        assert isinstance(claim, Claim)
+        await jobs.advance(claim, State.DONE, reason="posted")
+        await accept_delivery(replace(DELIVERY, id=""), policy=Policy(), jobs=jobs, wake=wake)
+        return [one.event for one in await jobs.decisions(made.job)]
+
+    assert asyncio.run(story()) == ["job.queued", "job.running", "job.done"]
+
+
 def test_a_wake_up_that_fails_loses_no_job() -> None:
     jobs = FakeJobs()
     said = accepted(DELIVERY, Policy(), jobs, Bell(broken=True))
