@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import structlog
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from worker.core.errors import Unreachable
@@ -23,6 +25,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # Workers need not know of each other: both steps cost a second at start, and messages all the time.
         super().__init__(*arguments, **(options | {"without_mingle": True, "without_gossip": True}))
+        # Celery warns at each loss of the connection that reviews go on through it, which is what we want: the lease
+        # decides. Its own set-up of the log, which is done by now, shows such warnings always.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     def update_strategies(self) -> None:
         super().update_strategies()

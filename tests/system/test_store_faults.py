@@ -128,6 +128,7 @@ def test_a_store_that_goes_away_during_a_review_loses_nothing(place: Town, store
     place.assert_one_review(number)
     if gone_s < LEASE_S:
         assert len(place.kimi.requests) == asked + 1, "the answer that came meanwhile is paid for, and kept"
+    assert "DeprecationWarning" not in place.program.log, "Celery's advice to change what is set on purpose"
 
 
 def test_a_slow_store_makes_nothing_twice(place: Town, store: Store) -> None:
