@@ -1,28 +1,22 @@
-"""A mirror meets forges that fail, refs that move, workers that die, and names that mean harm."""
+"""A mirror meets forges that fail, refs that move, changes that are too large, and names that mean harm."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.fakes.git_server import BareRepository, Faults, GitServer, git
-from worker.checkout import CheckoutLimits, MirrorCheckout
+from tests.fakes.git_server import Faults, GitServer, git
+from tests.fakes.mirrored import TOKEN, Forge, command_lines, leftovers
+from worker.checkout import MirrorCheckout
 from worker.checkout.failures import fetch_failed
-from worker.checkout.process import Bounds, GitRunner
-from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.change import Change, ChangeRef
 from worker.core.errors import (
     NotAuthorised,
     NotFound,
@@ -37,60 +31,11 @@ from worker.core.errors import (
 from worker.core.retry import READ_RULE
 from worker.ports import Remote, Tree
 
-T = TypeVar("T")
-TOKEN = "Basic dG9rZW46c2VrcmV0LXRva2Vu"
-ONCE = replace(READ_RULE, attempts=1)
-
-
-class Forge:
-    """A forge with one repository and one open change, and a mirror of it."""
-
-    def __init__(self, server: GitServer, folder: Path) -> None:
-        self.server, self.folder = server, folder
-        self.limits = CheckoutLimits(fetch_total_s=20, fetch_idle_s=20, lock_wait_s=20, fetch_again=ONCE)
-        self.repository: BareRepository = server.create("owner/name")
-        self.root = self.repository.commit({"a.py": "x = 1\n" * 30, "b.txt": "b\n"})
-        self.head = self.repository.commit({"a.py": "x = 1\n" * 30 + "y = 2\n"}, parent=self.root)
-        self.repository.ref("refs/heads/main", self.root)
-        self.repository.pull(7, self.head)
-
-    @property
-    def change(self) -> Change:
-        return Change(ChangeRef("github", "owner/name", 7), head=self.head, base=self.root, base_branch="main")
-
-    @property
-    def remote(self) -> Remote:
-        return Remote(self.server.url_of("owner/name"), TOKEN)
-
-    def ask(self, question: Callable[[Tree], Awaitable[T]], change: Change | None = None, **kept: Remote) -> T:
-        async def run() -> T:
-            checkout = MirrorCheckout(self.folder, self.limits)
-            async with checkout.open(change or self.change, kept.get("remote", self.remote)) as tree:
-                return await question(tree)
-
-        return asyncio.run(run())
-
-    async def open(self) -> None:
-        async with MirrorCheckout(self.folder, self.limits).open(self.change, self.remote):
-            pass
-
-    def snapshot(self, change: Change | None = None, **kept: Remote) -> Snapshot:
-        return self.ask(lambda tree: tree.snapshot(), change, **kept)
-
-    def mirror(self) -> Path:
-        (path,) = self.folder.glob("*.git")
-        return path
-
 
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[Forge]:
     with GitServer(tmp_path / "forge", authorization=TOKEN) as server:
         yield Forge(server, tmp_path / "mirrors")
-
-
-def leftovers(mirror: Path) -> list[str]:
-    patterns = ("**/*.lock", "**/tmp_*")
-    return [str(path.relative_to(mirror)) for pattern in patterns for path in mirror.glob(pattern)]
 
 
 # ------------------------------------------------------------------------------ what the other side answers
@@ -278,16 +223,6 @@ def test_the_token_is_in_no_file_and_in_no_argument(forge: Forge) -> None:
     assert secret not in repr(forge.remote)
 
 
-def command_lines() -> set[str]:
-    lines = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return lines
-
-
 def test_git_inherits_nothing_of_our_environment(forge: Forge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     monkeypatch.setenv("GIT_TRACE", str(trace))
@@ -374,155 +309,6 @@ def test_other_forges_name_other_refs(forge: Forge) -> None:
     forge.repository.ref("refs/pull/7/head", None)
     remote = replace(forge.remote, head_ref="refs/merge-requests/7/head", base_ref="refs/heads/main")
     assert b"+y = 2" in forge.snapshot(remote=remote).diff
-
-
-# -------------------------------------------------------------------------------- workers, and how they die
-
-
-def test_two_workers_on_one_mirror_both_get_their_change(forge: Forge) -> None:
-    other = forge.repository.commit({"a.py": "z = 3\n"}, parent=forge.root)
-    forge.repository.pull(8, other)
-    second = replace(forge.change, ref=ChangeRef("github", "owner/name", 8), head=other)
-
-    async def run() -> tuple[bytes, bytes, bytes]:
-        async def diff(change: Change) -> bytes:
-            async with MirrorCheckout(forge.folder, forge.limits).open(change, forge.remote) as tree:
-                return (await tree.snapshot()).diff
-
-        return await asyncio.gather(diff(forge.change), diff(second), diff(forge.change))
-
-    first, third, again = asyncio.run(run())
-    assert b"+y = 2" in first
-    assert b"+z = 3" in third
-    assert first == again
-
-
-_WORKER = """
-import asyncio, sys
-from pathlib import Path
-from worker.checkout import CheckoutLimits, MirrorCheckout
-from worker.core.change import Change, ChangeRef
-from worker.ports import Remote
-folder, url, token, head, base = sys.argv[1:]
-async def run():
-    change = Change(ChangeRef("github", "owner/name", 7), head=head, base=base, base_branch="main")
-    limits = CheckoutLimits(fetch_idle_s=1)
-    async with MirrorCheckout(Path(folder), limits).open(change, Remote(url, token)) as tree:
-        await tree.snapshot()
-asyncio.run(run())
-"""
-
-
-def test_a_worker_killed_while_it_fetches_leaves_a_mirror_that_works(forge: Forge) -> None:
-    forge.server.faults.slow_s = 1.0
-    arguments = [str(forge.folder), forge.remote.url, TOKEN, forge.head, forge.root]
-    with subprocess.Popen([sys.executable, "-c", _WORKER, *arguments], stderr=subprocess.DEVNULL) as worker:
-        while not any(seen.method == "POST" for seen in forge.server.seen):
-            time.sleep(0.01)
-        os.kill(worker.pid, signal.SIGKILL)
-    mirror = forge.mirror()
-    # What git leaves when it is killed in the middle of writing.
-    for name in ("shallow.lock", "objects/pack/tmp_pack_abc", "objects/pack/tmp_idx_abc", "refs/review/7/head.lock"):
-        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
-        (mirror / name).write_bytes(b"half")
-    (mirror / "objects/tmp_objdir-incoming-x/pack").mkdir(parents=True)
-    forge.server.faults.slow_s = 0
-    assert b"+y = 2" in forge.snapshot().diff
-    assert leftovers(mirror) == []
-
-
-def _empty_packs(mirror: Path) -> None:
-    for pack in mirror.glob("objects/pack/*.pack"):
-        pack.chmod(0o644)
-        pack.write_bytes(pack.read_bytes()[:30] + b"\x55" * (pack.stat().st_size - 30))
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "HEAD": lambda mirror: (mirror / "HEAD").write_bytes(b""),
-    "config": lambda mirror: (mirror / "config").write_bytes(b"[core\n"),
-    "refs": lambda mirror: shutil.rmtree(mirror / "refs"),
-    "ref": lambda mirror: (mirror / "refs/review/7/base").write_bytes(b""),
-    "packed refs": lambda mirror: (mirror / "packed-refs").write_bytes(b"junk\n"),
-    "packs": _empty_packs,
-    "all": lambda mirror: (shutil.rmtree(mirror), mirror.write_bytes(b"")),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_mirror_that_a_power_cut_or_a_full_disk_damaged_is_made_anew(forge: Forge, damage: str) -> None:
-    before = forge.snapshot()
-    DAMAGES[damage](forge.mirror())
-    if damage == "packs":
-        with pytest.raises(Transient, match="cannot be read although they were fetched"):
-            forge.snapshot()
-    assert forge.snapshot() == before
-    forge.server.seen.clear()
-    assert forge.snapshot() == before
-    assert len(forge.server.seen) <= 3, "the new mirror is kept"
-
-
-@pytest.mark.parametrize("lock", [".fetch", ".use"])
-def test_a_lock_that_is_no_file_is_told_by_name_with_what_to_do(forge: Forge, lock: str) -> None:
-    before = forge.snapshot()
-    path = forge.mirror().with_suffix(lock)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(Transient, match=rf"{path.name} cannot be opened: Is a directory.*remove the lock"):
-        forge.snapshot()
-    path.rmdir()
-    assert forge.snapshot() == before
-
-
-def test_damage_that_shows_while_a_mirror_is_read_is_tried_again_with_a_new_one(forge: Forge) -> None:
-    async def damaged_meanwhile(tree: Tree) -> Snapshot:
-        _empty_packs(forge.mirror())
-        return await tree.snapshot()
-
-    with pytest.raises(Transient, match="made anew at the next attempt"):
-        forge.ask(damaged_meanwhile)
-    assert forge.snapshot().diff.count(b"\n+y = 2") == 1
-
-
-def test_git_that_a_killed_worker_left_in_a_silent_fetch_gives_the_mirror_free(forge: Forge) -> None:
-    forge.server.faults.hang_s = 60
-    arguments = [str(forge.folder), forge.remote.url, TOKEN, forge.head, forge.root]
-    with subprocess.Popen([sys.executable, "-c", _WORKER, *arguments], stderr=subprocess.DEVNULL) as worker:
-        while not forge.server.seen:
-            time.sleep(0.01)
-        os.kill(worker.pid, signal.SIGKILL)
-    forge.server.faults.hang_s = 0
-    forge.limits = replace(forge.limits, lock_wait_s=20)
-    assert b"+y = 2" in forge.snapshot().diff
-
-
-def test_git_may_not_compute_for_longer_than_twice_its_deadline(tmp_path: Path) -> None:
-    """Whoever started it may be killed, and then nobody is left to end it."""
-    # git waits for what an alias runs, so the shell's parent is git.
-    alias = "alias.look=!sleep 0.2; grep 'Max cpu time' /proc/$PPID/limits"
-    done = GitRunner(tmp_path, is_git_dir=False).run(["-c", alias, "look"], bounds=Bounds(total_s=7))
-    assert done.output.split()[3:5] == [b"15", b"15"]
-
-
-def test_git_may_not_allocate_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that never stops naming refs fills git's memory, not its disk."""
-    monkeypatch.setattr("worker.checkout.process._MEMORY_BYTES", 100_000_000)
-    git = GitRunner(tmp_path, is_git_dir=False)
-    done = git.run(["stripspace"], bounds=Bounds(total_s=20), stdin=b"x" * 150_000_000)
-    assert done.code == 128
-    assert type(fetch_failed(done.errors, what="h")) is Unprocessable
-
-
-def test_a_review_nobody_waits_for_ends_its_git(forge: Forge) -> None:
-    forge.server.faults.hang_s = 30
-
-    async def run() -> None:
-        async with asyncio.timeout(0.5):
-            async with MirrorCheckout(forge.folder, forge.limits).open(forge.change, forge.remote):
-                raise AssertionError("nothing can be fetched")
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(run())
-    assert not [line for line in command_lines() if str(forge.folder) in line and "fetch" in line]
 
 
 # ------------------------------------------------------------------------------------------ size, politeness
