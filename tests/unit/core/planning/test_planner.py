@@ -23,7 +23,7 @@ from worker.core.model_info import Budget
 from worker.core.planning.coverage import NEVER_SENT, answered
 from worker.core.planning.evidence import evidence_allowance, evidence_room, with_evidence, with_evidence_reserved
 from worker.core.planning.plan import Chunk, Plan, plan_as_json
-from worker.core.planning.planner import make_plan, split_chunk, with_raised_cap
+from worker.core.planning.planner import make_plan, split_chunk, with_lowered_cap, with_raised_cap
 from worker.core.planning.rendering import render
 from worker.core.planning.rules import Scope
 from worker.core.planning.showing import shown
@@ -370,6 +370,16 @@ def test_caps_grow_with_the_unit_and_can_be_raised_once() -> None:
     assert with_raised_cap(raised, BUDGET) is None
     plain = make_plan([new_file("a.py", [b"x = 1"])], words=WORDS, budget=BUDGET, count=COUNT, thinks=False)
     assert 4_096 < plain.chunks[0].max_output_tokens < 4_400
+
+
+def test_a_cap_is_lowered_to_a_smaller_share_only_where_the_request_still_fits() -> None:
+    (chunk,) = planned([new_file("a.py", [b"x"])]).chunks
+    share = chunk.max_output_tokens - 1
+    window = chunk.input_tokens + share
+    lowered = with_lowered_cap(chunk, replace(BUDGET, window_tokens=window, output_tokens=share))
+    assert lowered == replace(chunk, max_output_tokens=share)
+    assert with_lowered_cap(chunk, replace(BUDGET, window_tokens=window - 1, output_tokens=share)) is None
+    assert with_lowered_cap(chunk, BUDGET) is None, "its cap is no larger than the share"
 
 
 def test_a_window_without_room_for_code_is_refused_in_words() -> None:
