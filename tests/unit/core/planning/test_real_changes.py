@@ -35,7 +35,7 @@ COUNT = o200k_counter()
 WORDS = words(Kind.FINDINGS)
 # What may be replaced or escaped, and how escapes look.
 _NOT_COMPARED = re.compile(r"[\x00-\x1f\x7f\ufffd]|\\x[0-9a-f]{2}|\\[0bfrv]")
-_MASK = re.compile(r"«masked[^»]*»|\*{8}")
+_MASK = re.compile(r"«masked[^»]*»|\*{1,8}")
 
 
 @st.composite
@@ -69,6 +69,8 @@ def assert_exactly_once(files: list[RawFile], budget: Budget) -> None:
 def assert_is(got: ShownLine, want: ChangedLine) -> None:
     assert (got.sign, got.number) == (want.sign, want.number), want
     text = comparable(want.text.decode("utf-8", "replace"))
+    if comparable(got.text) == text:
+        return
     # A line may say what a mask looks like and hold a secret too, as tests of masking do.
     apart = ".*".join(re.escape(comparable(piece)) for piece in _MASK.split(got.text))
     assert re.fullmatch(apart, text, re.DOTALL), (got.text, text)
