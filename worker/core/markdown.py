@@ -50,7 +50,8 @@ _ESCAPED = {
 _PARTED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"@(?=[\w-])"), "@ "),
     (re.compile(r"(?<=[A-Za-z])://(?=\S)"), ":// "),
-    (re.compile(r"\bwww\.(?=\S)", re.IGNORECASE), "www. "),
+    # Before the point: `www.` alone is a link already, to a host of that name.
+    (re.compile(r"(www)\.", re.IGNORECASE), r"\1 ."),
     (re.compile(r"\b(javascript|vbscript|data|mailto|xmpp|file)\s*:(?=\S)", re.IGNORECASE), r"\1 : "),
     (re.compile(r"#(?=\w)"), "# "),
     (re.compile(r"\bGH-(?=\d)", re.IGNORECASE), "GH\N{NON-BREAKING HYPHEN}"),

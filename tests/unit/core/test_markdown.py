@@ -41,7 +41,7 @@ ALLOWED = {
 # What forges make of plain text after parsing it.
 MENTION = re.compile(r"@[\w-]")
 REFERENCE = re.compile(r"#\w|\bGH-\d", re.IGNORECASE)
-BARE_LINK = re.compile(r"[A-Za-z]://\S|\bwww\.\S|\b(?:javascript|mailto|xmpp):\S", re.IGNORECASE)
+BARE_LINK = re.compile(r"[A-Za-z]://\S|www\.|\b(?:javascript|mailto|xmpp):\S", re.IGNORECASE)
 COMMIT = re.compile(r"(?<!\w)[0-9a-f]{7,64}(?!\w)", re.IGNORECASE)
 COMMAND = re.compile(r"^\s*[/!][A-Za-z]", re.MULTILINE)
 BOT_CALL = re.compile(r"@[A-Za-z0-9][\w-]*[ \t]+\w")
@@ -124,6 +124,9 @@ ATTACKS = [
     ":[x]: y",
     "<a\nhref=https://evil.example>",
     "www.evil.example",
+    "_www.evil.example",
+    "www. evil.example",
+    "see www.",
     "!\\[x](https://evil.example)",
     "**[x](https://evil.example)**",
     "@dependabot\u200b merge",
