@@ -22,7 +22,7 @@ from worker.core.job import Claim, Intent, Priority, State
 from worker.core.marker import MORE, SUMMARY, Mark
 from worker.ports import Match, Posted, Remote, Tree
 from worker.providers.tokens import o200k_counter
-from worker.review.conduct import Conductor, Policy
+from worker.review.conduct import Conductor, Policy, reason_to_skip
 from worker.review.examine import Examiner
 from worker.review.freshness import Freshness
 from worker.review.lease import Lease
@@ -156,6 +156,13 @@ def test_a_change_that_is_not_reviewed_now_is_skipped_with_the_reason(change: Ch
         assert desk.model.asked == []
 
     asyncio.run(run())
+
+
+def test_a_change_from_a_fork_is_reviewed_unless_the_operator_does_not_want_those() -> None:
+    forked = replace(OPEN, is_fork=True)
+    assert reason_to_skip(forked, Policy()) == ""
+    assert reason_to_skip(OPEN, Policy(reviews_forks=False)) == ""
+    assert "REVIEW_FORKS=true" in reason_to_skip(forked, Policy(reviews_forks=False))
 
 
 def test_a_head_that_was_reviewed_before_costs_nothing_unless_somebody_asks_for_it() -> None:
