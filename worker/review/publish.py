@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -11,7 +12,7 @@ from worker.core import marker
 from worker.core.change import Change
 from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
 from worker.core.counting import counted
-from worker.core.errors import NotFound, OutcomeUnknown, Refused
+from worker.core.errors import NotFound, OutcomeUnknown, Refused, Unreachable
 from worker.core.job import Claim, Job, State
 from worker.core.marker import LAST, MORE, SUMMARY, Mark
 from worker.ports import Clock, Forge, Jobs, Posted
@@ -159,8 +160,12 @@ class _Run:
                 await self._send(batch)
             except OutcomeUnknown as error:
                 log.warning("forge.outcome_unknown", error=str(error))
-                await self.publishing.jobs.decided(self.lease.job.id, "post.outcome_unknown", str(error))
+                # To come back in a second, because the store is away, would be to post beside what still arrives.
+                with suppress(Unreachable):
+                    await self.publishing.jobs.decided(self.lease.job.id, "post.outcome_unknown", str(error))
                 if not await self._arrived(batch):
+                    # So long after the last look somebody may have pushed, and no delivery have told it yet.
+                    await self.publishing.freshness(self.forge).change_at(self.lease.job, self.change.head)
                     await self._check()
                     await self._send(batch)
             await self._confirmed(batch)

@@ -15,6 +15,7 @@ from worker.core.errors import (
     NotFound,
     OutcomeUnknown,
     RateLimited,
+    Unreachable,
 )
 from worker.core.job import Claim, Intent, State
 from worker.core.report import Report
@@ -192,6 +193,25 @@ def test_a_done_job_says_what_this_run_posted(count: int, before: tuple[str, ...
         job = await world.jobs.get(claim.job.id)
         assert job is not None
         assert job.reason == said
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_outcome_is_looked_up_though_the_store_cannot_be_told_of_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.forge.post_faults.append(Fault(OutcomeUnknown("timed out"), acts=True))
+        claim = await world.claim(report())
+        told = world.jobs.decided
+
+        async def away(job_id: str, event: str, detail: str = "") -> None:
+            if event == "post.outcome_unknown":
+                raise Unreachable("Redis does not answer")
+            await told(job_id, event, detail)
+
+        world.jobs.decided = away  # type: ignore[method-assign]
+        assert await world.publish(claim) == Published(comments=3)
+        assert world.summaries() == 1
 
     asyncio.run(scenario())
 
