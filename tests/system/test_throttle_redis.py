@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib.resources import files
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -171,14 +172,37 @@ def test_slots_that_redis_forgot_count_again_while_their_requests_run(redis_url:
 def test_a_request_that_goes_out_late_counts_from_when_it_goes_out(redis_url: str) -> None:
     async def test(redis: Redis) -> None:
         windows = Windows(minute_s=1.0, guard_s=0.2)
-        first, late, prompt = (throttle(redis, Limits(rpm=1), windows=windows, lease_s=5.0) for _ in range(3))
-        await use(first)
-        tasks = [asyncio.create_task(use(late)), asyncio.create_task(use(prompt))]
-        await asyncio.sleep(1.0)
-        # The whole loop stands still while the turn comes: the message waits, the minute goes on.
-        time.sleep(0.8)  # noqa: ASYNC251 — the fault itself
-        moments = sorted(await asyncio.gather(*tasks))
-        assert moments[1] - moments[0] >= 1.0
+        late, prompt = (throttle(redis, Limits(rpm=1), windows=windows, lease_s=5.0) for _ in range(2))
+        enter = late._enter
+
+        async def then_stands_still(request: Any) -> Any:
+            admitted = await enter(request)
+            time.sleep(0.6)  # noqa: ASYNC251 — the fault itself: the whole process stands, the minute goes on
+            return admitted
+
+        late._enter = then_stands_still  # type: ignore[method-assign]
+        first = await use(late)
+        standing = await prompt.standing()
+        assert (standing.minute_requests, standing.minute_tokens, standing.day_tokens) == (1, 1000, 1000)
+        assert await use(prompt) - first >= 1.0
+
+    run(redis_url, test)
+
+
+def test_a_request_whose_slot_is_gone_when_it_would_go_out_is_made_again(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        late = throttle(redis, Limits(rpm=9), windows=Windows(minute_s=1.0, guard_s=0.2), lease_s=5.0)
+        enter = late._enter
+
+        async def then_forgotten(request: Any) -> Any:
+            admitted = await enter(request)
+            await redis.flushall()
+            time.sleep(0.2)  # noqa: ASYNC251
+            return admitted
+
+        late._enter = then_forgotten  # type: ignore[method-assign]
+        with pytest.raises(Unreachable, match="made again"):
+            await use(late)
 
     run(redis_url, test)
 
