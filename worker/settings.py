@@ -297,11 +297,13 @@ class Settings(
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the redactor alone."""
-        values = [value for _, value in self if isinstance(value, SecretStr)]
-        plain = [value.get_secret_value() for value in values]
-        if self.redis_url is not None:
-            plain += address_of(self.redis_url.get_secret_value()).passwords
-        return tuple(value for value in plain if value)
+        held = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+        passwords: list[str] = []
+        if (url := held.pop("redis_url", None)) is not None:
+            passwords += address_of(url).passwords
+            # Without a password it only tells where Redis is, which whoever cannot reach it must read.
+            passwords += [url] if passwords else []
+        return tuple(value for value in (*held.values(), *passwords) if value)
 
 
 def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path | None = Path(".env")) -> Settings:

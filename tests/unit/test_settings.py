@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes.tls import authority
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
+from worker.core.redaction import Redactor
 from worker.settings import Role, Settings, example, foreign_names, load
 
 SECRET = "b0a7c1d2e3f4a5b6c7d8e9f0"
@@ -366,6 +367,12 @@ def test_secrets_show_in_no_repr_and_are_all_handed_to_the_redactor() -> None:
         assert value in read.secrets()
     guarded = settings(REDIS_URL="sentinel://:redis-pass@h?master_name=m&sentinel_password=guards%2Fpass")
     assert {"redis-pass", "guards/pass", "guards%2Fpass"} <= set(guarded.secrets())
+
+
+def test_where_redis_is_may_be_read_in_the_log_and_its_password_not() -> None:
+    assert "redis://store:6379/0" not in settings(REDIS_URL="redis://store:6379/0").secrets()
+    told = Redactor(settings(REDIS_URL="redis://:pass-of-redis-2026@store:6379/0").secrets())
+    assert "pass-of-redis" not in told("redis://:pass-of-redis-2026@store:6379/0 pass-of-redis-2026")
 
 
 def test_only_settings_that_alter_the_result_alter_its_hash() -> None:
