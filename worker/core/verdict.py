@@ -12,8 +12,8 @@ from worker.core.finding import Anchor, Finding
 from worker.core.masking import mask
 from worker.core.planning.identity import name_of
 from worker.core.planning.rendering import between, opening
-from worker.core.planning.showing import shown, shown_path
 from worker.core.planning.tokens import Counter, text_size
+from worker.core.showing import shown, shown_path
 from worker.core.words import Words
 
 AROUND = 12

@@ -24,8 +24,8 @@ from worker.core.evidence.sites import DEFAULT, PATTERN, Site, index_sites, name
 from worker.core.masking import mask
 from worker.core.planning.places import is_aside, is_prose
 from worker.core.planning.plan import Chunk, ChunkFile
-from worker.core.planning.showing import shown
 from worker.core.planning.spending import Importance, importance
+from worker.core.showing import shown
 from worker.ports import Tree
 from worker.review.outlines import OutlineProcess
 

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from worker.core.diff.model import FileDiff, Hunk, Sign
 from worker.core.finding import Anchor, Claim
 from worker.core.masking import mask
-from worker.core.planning.showing import shown
+from worker.core.showing import shown
 
 _NEAR = 10
 """Lines around the claimed number in which the quote is looked for first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.core.planning.showing import shown_path
+from worker.core.showing import shown_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker.core.diff.model import FileDiff
 from worker.core.planning.rules import SUBMODULE, SYMLINK
-from worker.core.planning.showing import shown_path
+from worker.core.showing import shown_path
 
 
 def note(diff: FileDiff) -> str:

@@ -13,8 +13,8 @@ from worker.core.diff.model import FileDiff
 from worker.core.masking import mask
 from worker.core.planning.notes import note
 from worker.core.planning.rendering import between
-from worker.core.planning.showing import shown, shown_path
 from worker.core.planning.tokens import Counter
+from worker.core.showing import shown, shown_path
 
 MAP_TOKENS: Final = 2_000
 """The most the map's rows take; beyond it files are told by folder."""

@@ -10,8 +10,8 @@ from worker.core.exchange import Kind, Prompt
 from worker.core.masking import mask
 from worker.core.planning.identity import name_of
 from worker.core.planning.plan import Chunk, ChunkFile, Plan
-from worker.core.planning.showing import is_plain, shown, shown_path
 from worker.core.planning.tokens import Counter, Size, text_size
+from worker.core.showing import is_plain, shown, shown_path
 from worker.core.words import Words
 
 _SOME_NONCE = name_of("some nonce")

@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.core.diff.model import FileDiff, Hunk, Side
 from worker.core.masking import HINTS, PRIVATE_KEY, find
-from worker.core.planning.showing import shown
+from worker.core.showing import shown
 
 _HINTS: Final = tuple(hint.encode() for hint in HINTS)
 

@@ -26,8 +26,8 @@ from worker.core.planning.plan import Chunk, Plan, plan_as_json
 from worker.core.planning.planner import make_plan, split_chunk, with_lowered_cap, with_raised_cap
 from worker.core.planning.rendering import render
 from worker.core.planning.rules import Scope
-from worker.core.planning.showing import shown
 from worker.core.planning.spending import by_importance, within_requests
+from worker.core.showing import shown
 from worker.providers.tokens import o200k_counter
 from worker.review.prompts import words
 
