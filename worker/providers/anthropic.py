@@ -37,9 +37,6 @@ class AnthropicModel(RemoteModel):
             return root
         return f"{root}/messages" if root.endswith("/v1") else f"{root}/v1/messages"
 
-    def _cap(self, prompt: Prompt) -> int:
-        return min(prompt.max_output_tokens, self.info.max_output_tokens)
-
     def _body(self, prompt: Prompt, refused: Collection[str]) -> Body:
         body: Body = {
             "model": self.endpoint.model,

@@ -45,7 +45,7 @@ State = Literal["closed", "open", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Backoff:
     """How long the first provider is left alone, in seconds; doubled at every failed probe up to the most."""
 
     first_s: float = 60.0
@@ -58,11 +58,11 @@ class Breaker:
     Pure but for its lock, since reviews run in threads; time comes in as monotonic seconds.
     """
 
-    def __init__(self, patience: Patience | None = None) -> None:
-        self._patience = patience or Patience()
+    def __init__(self, backoff: Backoff | None = None) -> None:
+        self._backoff = backoff or Backoff()
         self._lock = threading.Lock()
         self._state: State = "closed"
-        self._wait_s = self._patience.first_s
+        self._wait_s = self._backoff.first_s
         self._opens_at_s = 0.0
 
     @property
@@ -83,14 +83,14 @@ class Breaker:
         """The first provider answered; True when it had been left alone before."""
         with self._lock:
             was_away = self._state != "closed"
-            self._state, self._wait_s = "closed", self._patience.first_s
+            self._state, self._wait_s = "closed", self._backoff.first_s
             return was_away
 
     def failed(self, now_s: float, *, at_least_s: float = 0.0) -> float:
         """Leave the first provider alone from now on; gives the seconds until the next probe."""
         with self._lock:
             if self._state == "half-open":
-                self._wait_s = min(self._wait_s * 2, self._patience.most_s)
+                self._wait_s = min(self._wait_s * 2, self._backoff.most_s)
             wait_s = max(self._wait_s, at_least_s)
             self._state, self._opens_at_s = "open", now_s + wait_s
             return wait_s

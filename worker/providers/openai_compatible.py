@@ -35,9 +35,6 @@ class OpenAICompatibleModel(RemoteModel):
     def url(self) -> str:
         return f"{self.endpoint.root}/chat/completions"
 
-    def _cap(self, prompt: Prompt) -> int:
-        return min(prompt.max_output_tokens, self.info.max_output_tokens)
-
     def _body(self, prompt: Prompt, refused: Collection[str]) -> Body:
         # Never temperature, top_p, n or penalties: Kimi's thinking models refuse every value but their own.
         body: Body = {

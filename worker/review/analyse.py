@@ -19,6 +19,7 @@ from worker.core.errors import (
 from worker.core.exchange import Answer, Prompt
 from worker.core.finding import Claim
 from worker.core.planning.plan import Chunk
+from worker.core.planning.spending import BUDGET
 from worker.core.report import Usage
 from worker.review.asking import Asking
 from worker.review.records import UNIT, SavedAnswer
@@ -30,7 +31,6 @@ FILTERED = "declined by the provider's content filter"
 TOO_LONG = "longer than the model's window"
 CUT_OFF = "the model's answer did not fit its limit"
 UNANSWERED = "the model did not answer"
-BUDGET = "budget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from worker.review.records import VERDICTS
 
 log = structlog.get_logger()
 
+UNVERIFIED = "The second look at the findings did not come about; some of them may be wrong."
+
 AT_ONCE = 12
 """Candidates of one request: few enough that each gets its share of attention."""
 
@@ -41,7 +43,7 @@ async def verify(
     asking: Asking,
 ) -> Verified:
     """Have each finding judged once; a failed second look refutes nothing and is said in `notes`."""
-    verified = Verified()
+    verified, is_unverified = Verified(), False
     for start in range(0, len(findings), AT_ONCE):
         numbered = candidates(findings[start : start + AT_ONCE], files)
         name = f"{VERDICTS}{_names(numbered)}"
@@ -50,20 +52,19 @@ async def verify(
         except (Transient, NotNow, BudgetReached, AnswerCutOff, RequestTooLong, ContentFiltered) as error:
             log.warning("verdicts.missing", candidates=len(numbered), error=str(error))
             verified.kept += [each.finding for each in numbered]
-            verified.notes += [note for note in [UNVERIFIED] if note not in verified.notes]
+            is_unverified = True
             continue
         verified.answers.append(answer)
         read = read_verdicts(answer.text)
         if not read.is_whole:
             log.warning("verdicts.missing", candidates=len(numbered), error="the answer could not be read")
-            verified.notes += [note for note in [UNVERIFIED] if note not in verified.notes]
+            is_unverified = True
         kept, refuted = standing(numbered, read.verdicts)
         verified.kept += kept
         verified.refuted += refuted
+    if is_unverified:
+        verified.notes.append(UNVERIFIED)
     return verified
-
-
-UNVERIFIED = "The second look at the findings did not come about; some of them may be wrong."
 
 
 def _names(numbered: Sequence[Candidate]) -> str:

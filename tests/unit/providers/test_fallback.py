@@ -30,7 +30,7 @@ from worker.core.errors import (
 )
 from worker.core.exchange import Answer, Kind, Prompt
 from worker.ports import Flow
-from worker.providers.fallback import Breaker, FallbackModel, Patience
+from worker.providers.fallback import Backoff, Breaker, FallbackModel
 
 FLOW = Flow(change="github:a/b#1", repository="a/b")
 PROMPT = Prompt(Kind.SUMMARY, "", "kind: summary", {}, input_tokens=10, max_output_tokens=10)
@@ -40,7 +40,7 @@ class Pair:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.first, self.second = FakeModel(name="kimi-k2.6"), FakeModel(name="claude-sonnet-4-5")
-        self.breaker = Breaker(Patience(first_s=60, most_s=200))
+        self.breaker = Breaker(Backoff(first_s=60, most_s=200))
         self.model = FallbackModel(self.first, self.second, clock=self.clock, breaker=self.breaker)
 
     def ask(self) -> Answer:
@@ -143,7 +143,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_the_most() -> None:
 
 
 def test_while_one_request_probes_the_others_go_past() -> None:
-    breaker = Breaker(Patience(first_s=10))
+    breaker = Breaker(Backoff(first_s=10))
     breaker.failed(0.0)
     assert [breaker.admits(10.0), breaker.admits(10.0)] == [True, False]
 

@@ -26,7 +26,7 @@ _SIGNATURE_LINES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """Lines count from 1, ends are included. `body_start` is the first line after the signature."""
+    """Lines count from 1, ends are included. `signature_end` is the signature's last line."""
 
     name: str
     start: int

@@ -12,7 +12,6 @@ from worker.core.diff.model import FileDiff
 _TEST_AFFIX: Final = re.compile(
     r"^(?:tests?[_\-.]|spec[_\-.])|[_\-.](?:tests?|specs?|unittest|e2e)$|(?<=[a-z])(?:Tests?|Spec)$"
 )
-# fmt: off: a table of names is read by the eye, several on a line
 _COMMON_STEMS: Final = frozenset(
     (
         "__init__",
@@ -32,7 +31,6 @@ _COMMON_STEMS: Final = frozenset(
         "conftest",
     )
 )
-# fmt: on
 _MOST_NAMESAKES: Final = 6
 """Files of one stem; more of them only share a habit of naming."""
 _READ_BYTES: Final = 1_000_000

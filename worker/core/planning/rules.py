@@ -56,7 +56,6 @@ class Subject:
 Rule = Callable[[Subject], str | None]
 """Why the file is not reviewed, in words for the reader; None to let it pass."""
 
-# fmt: off: a table of names is read by the eye, several on a line
 LOCK_FILES: Final = frozenset(
     (
         "package-lock.json",
@@ -98,7 +97,6 @@ LOCK_FILES: Final = frozenset(
         "project.assets.json",
     )
 )
-# fmt: on
 _GENERATED_NAME: Final = re.compile(
     r"(?:\.pb\.(?:go|cc|h|c|rb|swift|dart|gw\.go)|_pb2(?:_grpc)?\.pyi?|\.pb\.\w+\.go|\.(?:g|freezed|gr|mocks)\.dart"
     r"|\.designer\.(?:cs|vb)|\.g(?:\.i)?\.cs|\.generated\.\w+|_generated\.\w+|\.gen\.(?:go|ts|tsx|js|rs|py)|zz_generated\.\w+\.go"
