@@ -234,7 +234,8 @@ def test_a_store_that_dies_and_comes_back_costs_nothing(
 def test_messages_that_are_not_ours_are_put_aside_and_their_content_is_not_logged(
     redis_url: str, tmp_path: Path
 ) -> None:
-    secret = "sk-a-false-secret-in-arguments"
+    # No key by its shape: the log masks those, and would hide that it holds arguments.
+    secret = "words-of-a-stranger-in-arguments"
 
     async def story(scene: Scene) -> None:
         app = celery_app(redis_url)
@@ -278,7 +279,7 @@ def test_whatever_a_stranger_pushes_into_the_queue_the_worker_lives_and_notes_it
 ) -> None:
     async def story(scene: Scene) -> None:
         good = json.loads(message_for(celery_app(redis_url), "review.run", "0" * 20, queue="interactive", priority=0))
-        secret = "sk-a-false-secret-in-garbage"
+        secret = "words-of-a-stranger-in-garbage"
         garbage = [
             f"garbage {secret}".encode(),
             b"",
@@ -298,7 +299,8 @@ def test_whatever_a_stranger_pushes_into_the_queue_the_worker_lives_and_notes_it
         assert await count_foreign(scene.client) == len(kept) > len(garbage) / 2
         assert {row.reason for row in kept} >= {"not JSON", "no Celery message", "its body is no call of a task"}
         log = (tmp_path / "log").read_text()
-        assert secret not in log
+        # A task's name is told; nothing else of a message is.
+        assert secret not in log.replace(f'"task": "{secret}"', "")
         assert "Unrecoverable" not in log
 
     play(redis_url, story)
