@@ -189,9 +189,9 @@ class RemoteModel(ABC):
     @abstractmethod
     def _reader(self) -> Reader: ...
 
-    @abstractmethod
     def _cap(self, prompt: Prompt) -> int:
         """Output tokens asked for."""
+        return min(prompt.max_output_tokens, self.info.max_output_tokens)
 
     def _refusal_of(self, parameter: str, body: Body) -> str:
         """Under which name the refusal of `parameter` is remembered."""
