@@ -138,6 +138,15 @@ def test_a_request_larger_than_the_minute_is_refused_for_good(bench: Bench) -> N
     bench.run(test, limits=Limits(tpm=999))
 
 
+def test_a_request_larger_than_the_day_is_refused_for_good_and_not_put_off_for_ever(bench: Bench) -> None:
+    async def test(throttle: Throttle) -> None:
+        with pytest.raises(RequestTooLong):
+            await use(throttle, cost=Cost(1_000, 1))
+        await use(throttle, cost=Cost(999, 1))
+
+    bench.run(test, limits=Limits(tpd=1_000))
+
+
 def test_the_days_tokens_once_gone_defer_with_the_time_of_their_return(bench: Bench) -> None:
     async def test(throttle: Throttle) -> None:
         await use(throttle)
@@ -276,6 +285,25 @@ def test_the_months_budget_stops_every_review(bench: Bench) -> None:
             await use(throttle, flow=Flow("another", "other", job="another"))
 
     bench.run(test, stops=HardStops(month_usd=1.0))
+
+
+def test_the_months_budget_is_passed_by_one_request_at_most(bench: Bench) -> None:
+    async def test(throttle: Throttle) -> None:
+        spent_cents = 0
+
+        async def request(number: int) -> None:
+            nonlocal spent_cents
+            flow = Flow(f"change-{number}", "repository", job=f"job-{number}")
+            async with throttle.admit(Cost(800, 200, worst_usd=0.30), flow=flow) as slot:
+                await asyncio.sleep(0.01)
+                spent_cents += 30
+                await slot.settle(Usage(requests=1, input_tokens=800, output_tokens=10, cost_usd=0.30))
+
+        ends = await asyncio.gather(*(request(number) for number in range(12)), return_exceptions=True)
+        assert sum(isinstance(end, BudgetReached) for end in ends) == 12 - spent_cents // 30
+        assert 100 <= spent_cents <= 100 + 30
+
+    bench.run(test, limits=Limits(concurrency=20), stops=HardStops(month_usd=1.0))
 
 
 def test_a_cancelled_waiter_leaves_the_line_and_a_cancelled_holder_gives_its_slot_back(bench: Bench) -> None:

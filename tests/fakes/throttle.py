@@ -127,7 +127,7 @@ class FakeThrottle:
                 self.line.remove(request)
                 request.turn.set_exception(refusal)
         for request in sorted(self.line, key=self._order):
-            if self.stops.review_usd is not None and not self._affords(request):
+            if not self._affords(request):
                 continue
             wake_at = self._wake_at(request, now)
             if wake_at is not None:
@@ -169,8 +169,15 @@ class FakeThrottle:
         return None
 
     def _affords(self, request: _Request) -> bool:
-        reserved = sum(held.cost.worst_usd or 0.0 for held in self.held if held.flow.job == request.flow.job)
-        return self.review_usd[request.flow.job] + reserved < (self.stops.review_usd or 0.0)
+        """Whether what is spent and what requests under way may cost leave room below both stops."""
+        ours = [held for held in self.held if held.flow.job == request.flow.job]
+        for stop, spent, held in (
+            (self.stops.month_usd, self.month_usd, self.held),
+            (self.stops.review_usd, self.review_usd[request.flow.job], ours),
+        ):
+            if stop is not None and spent + sum(one.cost.worst_usd or 0.0 for one in held) >= stop:
+                return False
+        return True
 
     def _wake_at(self, request: _Request, now: float) -> float | None:
         """When time alone lets `request` go; None when time does not stand in the way."""

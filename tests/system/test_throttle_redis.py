@@ -352,6 +352,19 @@ def test_what_a_dead_process_had_open_is_booked_at_its_worst(redis_url: str) -> 
     run(redis_url, test)
 
 
+def test_the_windows_of_minute_and_day_hold_the_true_input_and_the_whole_cap(redis_url: str) -> None:
+    async def test(redis: Redis) -> None:
+        account = throttle(redis, Limits(tpm=10_000, tpd=10_000))
+        async with account.admit(Cost(900, 100), flow=FLOW) as slot:
+            standing = await account.standing()
+            assert (standing.minute_tokens, standing.day_tokens) == (1_000, 1_000)
+            await slot.settle(Usage(requests=1, input_tokens=400, output_tokens=1))
+        standing = await account.standing()
+        assert (standing.minute_requests, standing.minute_tokens, standing.day_tokens) == (1, 500, 500)
+
+    run(redis_url, test)
+
+
 def test_leaving_twice_gives_one_slot_back(redis_url: str) -> None:
     async def test(redis: Redis) -> None:
         one = throttle(redis, Limits(concurrency=2))
