@@ -12,7 +12,7 @@ from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.comments import Comment as Comment
 from worker.core.exchange import Answer, Prompt
 from worker.core.job import Accepted, Claim, Decision, Due, Intent, Job, NotClaimed, Priority, Stage, State
-from worker.core.report import Usage
+from worker.core.usage import Usage
 
 
 class Clock(Protocol):

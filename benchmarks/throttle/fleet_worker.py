@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from worker.core.job import Priority
 from worker.core.limits import Limits
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Cost, Flow
 from worker.storage.throttle import RedisThrottle, Windows
 

@@ -15,7 +15,7 @@ from tests.fakes.throttle import FakeThrottle
 from worker.core.errors import BudgetReached, Overloaded, QuotaUsedUp, RateLimited, RequestTooLong
 from worker.core.job import Priority
 from worker.core.limits import HardStops, Limits
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Cost, Flow, Throttle
 from worker.storage.throttle import RedisThrottle, Windows
 

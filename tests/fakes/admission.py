@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Cost, Flow, Slot
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from worker.core.errors import RequestTooLong, ReviewError
 from worker.core.exchange import Answer, Prompt
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Flow, unchecked
 from worker.standin.brain import answer as standin_answer
 

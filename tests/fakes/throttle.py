@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from worker.core.errors import BudgetReached, Overloaded, QuotaUsedUp, RateLimited, RequestTooLong
 from worker.core.job import Priority
 from worker.core.limits import FIRST_CONCURRENCY, HardStops, LimitKind, Limits
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Cost, Flow, Slot
 
 

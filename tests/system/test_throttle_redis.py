@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 
 from worker.core.errors import BudgetReached, Overloaded, QuotaUsedUp, RateLimited, Unreachable
 from worker.core.limits import HardStops, Limits, account_of
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ports import Cost, Flow
 from worker.storage.connection import PREFIX
 from worker.storage.spending import MONEY_PREFIX, Spending

@@ -15,7 +15,8 @@ from worker.core.finding import Finding, Severity
 from worker.core.ledger import Ledger
 from worker.core.markdown import visible
 from worker.core.planning.plan import Plan
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 
 _COLOURS = {Severity.CRITICAL: "bold red", Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "blue"}
 _SHOWN_ROWS = 20

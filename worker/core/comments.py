@@ -13,7 +13,8 @@ from worker.core.finding import Anchor, Finding, Severity
 from worker.core.fingerprint import told_apart
 from worker.core.ledger import Ledger, NotReviewed
 from worker.core.markdown import Mask
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 
 _BADGES = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "🟡", Severity.LOW: "🔵"}
 _TITLE = 160

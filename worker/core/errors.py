@@ -39,7 +39,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from worker.core.report import Usage
+from worker.core.usage import Usage
 
 LimitKind = Literal["concurrency", "rpm", "tpm", "tpd"]
 

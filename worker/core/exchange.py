@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.core.images import Image
-from worker.core.report import Usage
+from worker.core.usage import Usage
 
 
 class Kind(StrEnum):

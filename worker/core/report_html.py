@@ -11,7 +11,8 @@ from worker.core.counting import counted
 from worker.core.finding import Finding, Severity
 from worker.core.ledger import Ledger
 from worker.core.markdown import visible
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 
 _COLOURS = {Severity.CRITICAL: "bad", Severity.HIGH: "bad", Severity.MEDIUM: "wait", Severity.LOW: "busy"}
 _STYLE = """

@@ -12,8 +12,8 @@ from worker.core.errors import AnswerCutOff, ConfigurationError, ReviewError, Tr
 from worker.core.exchange import Answer, Kind, Prompt
 from worker.core.limits import TIERS
 from worker.core.model_info import ModelInfo, WindowNote, budget_for
-from worker.core.report import Usage
 from worker.core.retry import GiveUp
+from worker.core.usage import Usage
 from worker.ports import Clock, Cost, Flow, Slot, Throttle
 from worker.providers.account import QuotaWindow, balance, models_offered, offers, quota_windows
 from worker.providers.catalogue import corrected, describe, known_models, lookup

@@ -39,9 +39,9 @@ from worker.core.errors import (
 from worker.core.exchange import STANDIN_MODEL, Answer, Prompt
 from worker.core.images import Image
 from worker.core.model_info import LEAST_INPUT_TOKENS, ModelInfo, narrowed
-from worker.core.report import Usage
 from worker.core.retry import GiveUp, Retry
 from worker.core.retry import decide as by_error_class
+from worker.core.usage import Usage
 from worker.ports import Clock, Cost, Flow, Throttle, unchecked
 from worker.providers.account import models_offered, next_reset, open_client, read_bounded
 from worker.providers.endpoint import Endpoint

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from worker.core.exchange import Prompt
 from worker.core.model_info import ModelInfo
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.providers.http import Complaint
 from worker.providers.streams import Event
 

@@ -20,7 +20,7 @@ from worker.core.exchange import Answer, Prompt
 from worker.core.finding import Claim
 from worker.core.planning.plan import Chunk
 from worker.core.planning.spending import BUDGET
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.review.asking import Asking
 from worker.review.records import UNIT, SavedAnswer
 

@@ -12,7 +12,7 @@ from worker.core.errors import AnswerCutOff, LeaseLost, ReviewError, Superseded
 from worker.core.exchange import Prompt
 from worker.core.planning.identity import name_of
 from worker.core.planning.left_out import SUMMARY_CHARACTERS
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.review.asking import Asking
 from worker.review.records import SUMMARY
 

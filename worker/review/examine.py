@@ -22,7 +22,8 @@ from worker.core.planning.left_out import render_left_out
 from worker.core.planning.plan import Chunk, Plan
 from worker.core.planning.planner import split_chunk, with_lowered_cap, with_raised_cap
 from worker.core.planning.spending import by_importance
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 from worker.core.verdict import Candidate, render_candidates
 from worker.core.words import Words
 from worker.ports import Model, Tree

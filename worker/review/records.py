@@ -20,7 +20,8 @@ from worker import __version__
 from worker.core.errors import WrittenByNewer
 from worker.core.exchange import Answer
 from worker.core.model_info import Budget
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 
 Read = TypeVar("Read")
 

@@ -36,7 +36,7 @@ from worker.core.errors import (
 )
 from worker.core.job import Priority
 from worker.core.limits import FIRST_CONCURRENCY, LIMIT_KINDS, HardStops, Limits
-from worker.core.report import Usage
+from worker.core.usage import Usage
 from worker.ending import end
 from worker.ports import Cost, Flow, Slot
 from worker.storage.connection import PREFIX

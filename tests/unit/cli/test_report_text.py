@@ -12,8 +12,9 @@ from worker.core.diff.model import FileDiff, Hunk
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.ledger import Ledger, NotReviewed
 from worker.core.planning.plan import Chunk, ChunkFile, Plan, plan_as_json
-from worker.core.report import Report, Usage
+from worker.core.report import Report
 from worker.core.report_json import report_json
+from worker.core.usage import Usage
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
 MARKUP = "[bold red]not markup[/] [link=http://evil.example]click[/link] :boom:"

@@ -14,7 +14,8 @@ from worker.core.comments import Voice, comments, ledger_text, note_text, select
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.ledger import Ledger, NotReviewed
 from worker.core.marker import is_ours
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 
 LOCK = NotReviewed("package-lock.json", "lock file", 56)
 

@@ -29,7 +29,8 @@ from worker.core.model_info import Budget
 from worker.core.planning.plan import Chunk
 from worker.core.planning.planner import make_plan
 from worker.core.planning.rendering import render
-from worker.core.report import Report, Usage
+from worker.core.report import Report
+from worker.core.usage import Usage
 from worker.ports import Flow
 from worker.providers.tokens import o200k_counter
 from worker.review.analyse import Workshop, analyse
