@@ -18,7 +18,7 @@ from worker.review.examine import Examiner
 from worker.review.freshness import Freshness, reason_unpostable
 from worker.review.lease import Lease
 from worker.review.planning import Subject
-from worker.review.records import REPORT, UNIT, SavedAnswer, dump_report
+from worker.review.records import REPORT, UNIT, VERDICTS, SavedAnswer, dump_report
 
 log = structlog.get_logger()
 
@@ -182,7 +182,9 @@ class Conductor:
 def _answers(saved: Mapping[str, bytes]) -> dict[str, bytes]:
     """The answers among another job's checkpoints, for a job that did not pay for them. Raises `WrittenByNewer`."""
     return {
-        name: SavedAnswer.load(record).as_inherited().dump() for name, record in saved.items() if name.startswith(UNIT)
+        name: SavedAnswer.load(record).as_inherited().dump()
+        for name, record in saved.items()
+        if name.startswith((UNIT, VERDICTS))
     }
 
 

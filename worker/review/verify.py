@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from worker.core.diff.model import FileDiff
 from worker.core.errors import AnswerCutOff, BudgetReached, ContentFiltered, NotNow, RequestTooLong, Transient
 from worker.core.exchange import Answer, Prompt
 from worker.core.finding import Finding
+from worker.core.planning.identity import name_of
 from worker.core.verdict import Candidate, candidates, standing
 from worker.review.asking import Asking
 from worker.review.records import VERDICTS
@@ -42,31 +43,52 @@ async def verify(
     render: Callable[[Sequence[Candidate]], Prompt],
     asking: Asking,
 ) -> Verified:
-    """Have each finding judged once; a failed second look refutes nothing and is said in `notes`."""
+    """Have each finding judged once; a failed second look refutes nothing and is said in `notes`.
+
+    Raises as `analyse` does.
+    """
+    looks = [
+        _look(candidates(findings[start : start + AT_ONCE], files), render, asking)
+        for start in range(0, len(findings), AT_ONCE)
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            seen = [group.create_task(look) for look in looks]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
     verified, is_unverified = Verified(), False
-    for start in range(0, len(findings), AT_ONCE):
-        numbered = candidates(findings[start : start + AT_ONCE], files)
-        name = f"{VERDICTS}{_names(numbered)}"
-        try:
-            answer = await asking.once(name, functools.partial(render, numbered))
-        except (Transient, NotNow, BudgetReached, AnswerCutOff, RequestTooLong, ContentFiltered) as error:
-            log.warning("verdicts.missing", candidates=len(numbered), error=str(error))
-            verified.kept += [each.finding for each in numbered]
-            is_unverified = True
-            continue
-        verified.answers.append(answer)
-        read = read_verdicts(answer.text)
-        if not read.is_whole:
-            log.warning("verdicts.missing", candidates=len(numbered), error="the answer could not be read")
-            is_unverified = True
-        kept, refuted = standing(numbered, read.verdicts)
-        verified.kept += kept
-        verified.refuted += refuted
+    for task in seen:
+        look = task.result()
+        verified.kept += look.kept
+        verified.refuted += look.refuted
+        verified.answers += look.answers
+        is_unverified |= look.is_missing
     if is_unverified:
         verified.notes.append(UNVERIFIED)
     return verified
 
 
-def _names(numbered: Sequence[Candidate]) -> str:
-    """The same candidates have the same name, so a restart does not ask twice."""
-    return "-".join(each.finding.fingerprint[:8] for each in numbered)
+@dataclass(frozen=True, slots=True)
+class _Look:
+    kept: Sequence[Finding]
+    refuted: Sequence[Finding] = ()
+    answers: Sequence[Answer] = ()
+    is_missing: bool = False
+
+
+async def _look(
+    numbered: Sequence[Candidate], render: Callable[[Sequence[Candidate]], Prompt], asking: Asking
+) -> _Look:
+    prompt = await asyncio.to_thread(render, numbered)
+    # Named by all that is shown, so that a later head does not pay for the same look again.
+    name = f"{VERDICTS}{name_of(prompt.user)}"
+    try:
+        answer = await asking.once(name, lambda: prompt)
+    except (Transient, NotNow, BudgetReached, AnswerCutOff, RequestTooLong, ContentFiltered) as error:
+        log.warning("verdicts.missing", candidates=len(numbered), error=str(error))
+        return _Look([each.finding for each in numbered], is_missing=True)
+    read = read_verdicts(answer.text)
+    if not read.is_whole:
+        log.warning("verdicts.missing", candidates=len(numbered), error="the answer could not be read")
+    kept, refuted = standing(numbered, read.verdicts)
+    return _Look(kept, refuted, (answer,), is_missing=not read.is_whole)

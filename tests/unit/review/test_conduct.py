@@ -86,6 +86,7 @@ class Desk:
     checkout: MemoryCheckout = field(default_factory=MemoryCheckout)
     wake: Woken = field(default_factory=Woken)
     policy: Policy = field(default_factory=Policy)
+    verifies: bool = False
 
     def __post_init__(self) -> None:
         self.forge.open(OPEN)
@@ -101,6 +102,7 @@ class Desk:
             model=self.model,
             planning=Planning(budget=WIDE, words=words(Kind.FINDINGS), count=o200k_counter()),
             lessons=Lessons(),
+            verdict_words=words(Kind.VERDICTS) if self.verifies else None,
         )
         conductor = Conductor(
             jobs=self.jobs,
@@ -257,6 +259,23 @@ def test_the_next_head_inherits_answers_about_bytes_that_did_not_change() -> Non
         report = load_report((await desk.jobs.load(claim.job.id))[REPORT])
         assert len(report.findings) == 2
         assert report.usage.requests == 0, "the other head's job paid for it"
+
+    asyncio.run(run())
+
+
+def test_the_next_head_inherits_the_second_look_at_findings_that_did_not_change() -> None:
+    async def run() -> None:
+        desk = Desk(verifies=True)
+        await desk.conduct(await desk.claimed())
+        assert [prompt.kind for prompt, _ in desk.model.asked] == [Kind.FINDINGS, Kind.VERDICTS]
+        desk.forge.push(REF, "c" * 40)
+        claim = await desk.claimed(head="c" * 40)
+        await desk.conduct(claim)
+        assert len(desk.model.asked) == 2
+        report = load_report((await desk.jobs.load(claim.job.id))[REPORT])
+        assert len(report.findings) == 2
+        assert report.usage.requests == 0
+        assert report.notes == ()
 
     asyncio.run(run())
 
