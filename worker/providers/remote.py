@@ -34,7 +34,6 @@ from worker.core.errors import (
     UnknownModel,
     Unprocessable,
     Unreachable,
-    WrongEndpoint,
 )
 from worker.core.exchange import STANDIN_MODEL, Answer, Prompt
 from worker.core.images import Image
@@ -392,9 +391,10 @@ class RemoteModel(ABC):
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/html":
             names = self.endpoint.names
-            raise WrongEndpoint(
-                f"{self.endpoint.who}: a web page is served there and no API; {names.base_url} is"
-                f" {self.endpoint.root}, it usually ends in /v1"
+            # A gateway says so that it is being repaired, with 200 too: to stop for good would lose what is under way.
+            raise Unreachable(
+                f"{self.endpoint.who}: a web page came in place of an answer; {PASSES}. If it does not, look at"
+                f" {names.base_url}: it is {self.endpoint.root}, and usually ends in /v1"
             )
         if kind == "application/json":
             self._take_whole(await read_bounded(response, MAX_WHOLE_BYTES), reader)

@@ -71,10 +71,11 @@ class Reply:
         return True
 
     def usage(self, prompt: Prompt, info: ModelInfo) -> Usage:
-        """As the server counted it; where it did not, the planned input and a guess of the output."""
+        """As the server counted it; where it did not, the planned input and a guess of the output within its cap."""
         is_estimated = self.input_tokens is None or self.output_tokens is None
         input_tokens = prompt.input_tokens if self.input_tokens is None else self.input_tokens
-        guess = guessed_tokens(self.content) + self.reasoning_tokens_guess
+        cap_tokens = min(prompt.max_output_tokens, info.max_output_tokens)
+        guess = min(guessed_tokens(self.content) + self.reasoning_tokens_guess, cap_tokens)
         output_tokens = guess if self.output_tokens is None else self.output_tokens
         cached_tokens = min(self.cached_tokens, input_tokens)
         cost_usd = None

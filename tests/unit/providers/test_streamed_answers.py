@@ -26,7 +26,6 @@ from worker.core.errors import (
     ReviewError,
     Stalled,
     Unreachable,
-    WrongEndpoint,
 )
 from worker.core.exchange import STANDIN_MODEL, Answer, Kind, Prompt
 from worker.core.retry import RULES
@@ -186,10 +185,18 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (7, 3, 5)
 
 
-def test_a_web_page_in_place_of_an_answer_names_the_setting() -> None:
-    asked = Asked(Fault(200, "<html><title>Welcome</title></html>"))
-    assert type(asked.error) is WrongEndpoint
+PAGE = Fault(200, "<html><title>Back soon</title></html>")
+
+
+def test_a_web_page_in_place_of_an_answer_is_waited_for() -> None:
+    assert Asked(PAGE, PAGE).text == TEXT
+
+
+def test_a_web_page_that_stays_names_the_setting() -> None:
+    asked = Asked(*[PAGE] * 20)
+    assert type(asked.error) is Unreachable
     assert "API_OPENAI_FORCE_BASE_URL" in str(asked.error)
+    assert len(asked.requests) == RULES[Unreachable].attempts
 
 
 def test_a_closed_port_is_tried_again_and_then_named() -> None:
@@ -321,6 +328,9 @@ def test_two_megabytes_of_repetition_are_stopped() -> None:
     asked = Asked(Fault(content="the same again " * 200_000, finish=""))
     assert isinstance(asked.error, AnswerCutOff)
     assert 2_000_000 <= len(asked.error.text) < 3_000_000
+    settled = asked.throttle.settled[-1]
+    assert settled.is_estimated
+    assert settled.output_tokens == PROMPT.max_output_tokens
     assert len(asked.requests) == 1
 
 
