@@ -268,7 +268,7 @@ class Installation:
 
     @cached_property
     def checkout(self) -> MirrorCheckout:
-        return MirrorCheckout(self.settings.kimi_review_home / "mirrors")
+        return MirrorCheckout(self.settings.kimi_review_home / "mirrors", egress=self.settings.egress)
 
     @cached_property
     def accesses(self) -> Mapping[str, Access]:
@@ -287,6 +287,7 @@ class Installation:
                 token=token,
                 app_id=str(settings.github_app_id) if settings.github_app_id is not None else None,
                 app_private_key=app_key,
+                egress=settings.egress,
             )
         }
 
@@ -361,6 +362,7 @@ def endpoint_of(settings: Settings) -> Endpoint:
         api_key=_plain(settings.api_open_ai_api_key),
         model=settings.api_llm_provider_model,
         names=PRIMARY,
+        egress=settings.egress,
     )
 
 
@@ -373,6 +375,7 @@ def second_endpoint_of(settings: Settings) -> Endpoint | None:
         api_key=_plain(settings.fallback_api_key),
         model=settings.fallback_llm_provider_model,
         names=SECOND,
+        egress=settings.egress,
     )
 
 

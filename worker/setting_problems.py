@@ -12,8 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import SecretStr
 
 from worker.core.delivery import is_pattern
+from worker.core.egress import is_loopback
 from worker.core.errors import ConfigurationError
-from worker.providers.table import PROVIDERS, is_loopback
+from worker.providers.table import PROVIDERS
 from worker.providers.vocabulary import problems_with
 from worker.storage.address import address_of
 
@@ -64,6 +65,7 @@ def problems_of(settings: Settings, role: Role, rejected: frozenset[str]) -> Ite
     """What holds between settings and for `role`. A setting that was refused already is not judged again."""
     yield from _url_problems(settings, rejected)
     yield from _secret_problems(settings)
+    yield from settings.egress.problems()
     yield from _provider_problems(settings, role)
     yield from _deadline_problems(settings, rejected)
     if settings.llm_tokenizer_file is not None:

@@ -25,10 +25,12 @@ from pydantic import (
     Field,
     Json,
     JsonValue,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
 
+from worker.core.egress import DIRECT, Egress, egress_of
 from worker.core.errors import ConfigurationError
 from worker.core.finding import Severity
 from worker.core.model_info import DEFAULT_CHUNK_TOKENS
@@ -205,6 +207,16 @@ class GitHubSettings(_Group):
     )
 
 
+class NetworkSettings(_Group):
+    """The way out of the network"""
+
+    # Off by default: a proxy that stands in a machine's environment for other programs would see keys and code.
+    use_env_proxies: bool = Field(
+        default=False,
+        description="Reach the model, the forge and git by HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment.",
+    )
+
+
 class ServiceSettings(_Group):
     """The program itself"""
 
@@ -255,6 +267,7 @@ GROUPS: tuple[type[_Group], ...] = (
     RequestSettings,
     ReviewSettings,
     GitHubSettings,
+    NetworkSettings,
     ServiceSettings,
 )
 
@@ -266,9 +279,18 @@ class Settings(
     RequestSettings,
     ReviewSettings,
     GitHubSettings,
+    NetworkSettings,
     ServiceSettings,
 ):
     """All settings of one installation. Build it with `load`; secrets show as asterisks."""
+
+    # Not a setting of ours: names that every program of the machine shares.
+    _egress: Egress = PrivateAttr(default=DIRECT)
+
+    @property
+    def egress(self) -> Egress:
+        """The proxies that the environment named when the settings were read, and whether they are used."""
+        return self._egress
 
     @property
     def has_github(self) -> bool:
@@ -303,7 +325,7 @@ class Settings(
             passwords += address_of(url).passwords
             # Without a password it only tells where Redis is, which whoever cannot reach it must read.
             passwords += [url] if passwords else []
-        return tuple(value for value in (*held.values(), *passwords) if value)
+        return tuple(value for value in (*held.values(), *passwords, *self._egress.secrets) if value)
 
 
 def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path | None = Path(".env")) -> Settings:
@@ -319,6 +341,7 @@ def load(environ: Mapping[str, str] | None = None, *, role: Role, dotenv: Path |
     values = {field: given[name] for field, name in _names() if name in given}
     values |= _secrets_from_files(given, problems)
     settings, rejected = _validated(values, problems)
+    settings._egress = egress_of(process, is_allowed=settings.use_env_proxies)
     problems += list(problems_of(settings, role, rejected))
     if problems:
         raise ConfigurationError(problems)
@@ -408,7 +431,7 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
 # Wholly ours: whatever starts so and is unknown is a mistake, wherever it stands.
 _OWN_PREFIXES = ("API_LLM_", "API_OPENAI_", "API_OPEN_AI_", "LLM_", "REVIEW_", "FALLBACK_", "KIMI_REVIEW_")
 # Shared with other programs: in the process environment only what looks like one of ours is a mistake.
-_SHARED_PREFIXES = ("API_", "GITHUB_", "LOG_", "REDIS_", "JOB_", "QUEUE_", "WORKER_", "ALLOW_INSECURE_")
+_SHARED_PREFIXES = ("API_", "GITHUB_", "LOG_", "REDIS_", "JOB_", "QUEUE_", "WORKER_", "ALLOW_INSECURE_", "USE_ENV_")
 # So many of these stand in the `.env` of Kodus, whose users bring it along, that they are left alone there too.
 _KODUS_PREFIXES = ("API_", "WORKER_")
 _OTHER_FORGES = ("GITLAB_", "GITEA_", "FORGEJO_", "BITBUCKET_", "AZURE_DEVOPS_")

@@ -15,17 +15,18 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY
 from tests.fakes.github import TOKEN, GitHubServer
 from tests.fakes.tls import Authority, authority, terminating
+from worker import outward
 from worker.checkout import MirrorCheckout
 from worker.checkout.process import Bounds, GitRunner
 from worker.core.change import Change, ChangeRef
 from worker.core.errors import ConfigurationError, WrongEndpoint
-from worker.forges import FORGES, http
+from worker.forges import FORGES
 from worker.forges.access import Access
 from worker.ports import Remote
 
 REPOSITORY = "acme/shop"
 REF = ChangeRef("github", REPOSITORY, 1)
-NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
+NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO")
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +62,11 @@ def access(own: Authority, tmp_path: Path) -> Iterator[Access]:
 @contextmanager
 def started_anew() -> Iterator[None]:
     """As a process that has not read its environment yet."""
-    http.tls.cache_clear()
+    outward.tls.cache_clear()
     try:
         yield
     finally:
-        http.tls.cache_clear()
+        outward.tls.cache_clear()
 
 
 async def asked(access: Access) -> tuple[Change, Remote]:
@@ -91,9 +92,12 @@ def test_one_setting_makes_api_and_git_trust_an_authority_of_ones_own(
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"SSL_CERT_FILE": "/file"}, ["GIT_SSL_CAINFO=/file"]),
+        ({"SSL_CERT_FILE": "/file"}, ["GIT_PROXY_SSL_CAINFO=/file", "GIT_SSL_CAINFO=/file"]),
         ({"SSL_CERT_DIR": "/folder"}, ["GIT_SSL_CAPATH=/folder"]),
-        ({"SSL_CERT_FILE": "/file", "SSL_CERT_DIR": "/folder"}, ["GIT_SSL_CAINFO=/file"]),
+        (
+            {"SSL_CERT_FILE": "/file", "SSL_CERT_DIR": "/folder"},
+            ["GIT_PROXY_SSL_CAINFO=/file", "GIT_SSL_CAINFO=/file"],
+        ),
         ({"SSL_CERT_FILE": "/file", "GIT_SSL_CAINFO": "/own"}, ["GIT_SSL_CAINFO=/own"]),
         ({"SSL_CERT_FILE": "/file", "GIT_SSL_CAPATH": "/own"}, ["GIT_SSL_CAPATH=/own"]),
         ({"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}, []),
@@ -109,7 +113,7 @@ def test_git_is_told_the_authorities_under_its_own_names(
     for name, value in {"PATH": f"{shown.parent}:{os.environ['PATH']}", **given}.items():
         monkeypatch.setenv(name, value)
     output = GitRunner(tmp_path, is_git_dir=False).run([], bounds=Bounds(total_s=10)).output.decode()
-    assert [row for row in output.splitlines() if "SSL" in row] == told
+    assert sorted(row for row in output.splitlines() if "SSL" in row) == told
 
 
 def test_an_authority_that_nobody_named_is_refused_by_both_with_the_setting(access: Access, tmp_path: Path) -> None:

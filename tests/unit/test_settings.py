@@ -389,3 +389,19 @@ def test_the_example_file_is_what_the_settings_say(tmp_path: Path) -> None:
     copy.write_text(text)
     assert set(dotenv_values(copy)) == {field.upper() for field in Settings.model_fields}
     assert load({}, role=Role.QUERY, dotenv=copy) == load({}, role=Role.QUERY, dotenv=None)
+
+
+def test_proxies_of_the_environment_are_used_when_the_setting_says_so_and_their_login_is_secret() -> None:
+    proxy = {"HTTPS_PROXY": "http://worker:pass-of-the-proxy@egress.corp:3128"}
+    unused, used = settings(**proxy), settings(**proxy, USE_ENV_PROXIES="true")
+    assert unused.egress.proxy_for("https://api.moonshot.ai/v1") is None
+    way = used.egress.proxy_for("https://api.moonshot.ai/v1")
+    assert way is not None
+    assert way.where == "egress.corp:3128"
+    assert "pass-of-the-proxy" in unused.secrets()
+    assert "pass-of-the-proxy" not in repr(used)
+    assert used.result_hash == unused.result_hash
+    assert used.model_copy(update={"llm_rpm": 3}).egress == used.egress
+    [problem] = problems(HTTPS_PROXY="socks5://egress.corp:1080", USE_ENV_PROXIES="true")
+    assert problem.startswith("HTTPS_PROXY: is no address of an HTTP proxy.")
+    assert problems(USE_ENV_PROXY="true") == ["USE_ENV_PROXY: there is no such setting. Did you mean USE_ENV_PROXIES?"]

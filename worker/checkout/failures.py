@@ -80,9 +80,14 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Make, str], ...] = (
         "The repository was removed or blocked by the forge (410, 451).",
     ),
     (
-        re.compile(r"returned error: 407"),
+        re.compile(r"returned error: 407|tunnel failed, response 407|HTTP code 407 from proxy"),
         NotAuthorised,
-        "The proxy asks for a name and a password (407). Put them into HTTPS_PROXY.",
+        "The proxy asks for a name and a password (407). Put them into its address, in HTTPS_PROXY.",
+    ),
+    (
+        re.compile(r"tunnel failed, response \d+|HTTP code \d+ from proxy"),
+        Unreachable,
+        "The proxy did not make a way. Check what it lets through.",
     ),
     (
         re.compile(r"returned error: 4\d\d"),
@@ -142,13 +147,17 @@ _SENT = re.compile(r"index-pack|unpack-objects|pack has ")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 
 
-def fetch_failed(errors: str, *, what: str, secret: str | None = None) -> ReviewError:
-    """The error for a fetch that ended with `errors` on stderr. `what` names the remote, without a token."""
+def fetch_failed(errors: str, *, what: str, secret: str | None = None, remark: str = "") -> ReviewError:
+    """The error for a fetch that ended with `errors` on stderr. `what` names the remote, without a token.
+
+    `remark` ends the sentence on what was not reached.
+    """
     # What the server had git print could pass for git's own words.
     own = "\n".join(row for row in re.split(r"[\r\n]+", errors) if not row.startswith("remote:"))
     for pattern, make, sentence in _MEANINGS:
         if pattern.search(own):
-            return make(f"git could not read {what}: {sentence}")
+            told = f"{sentence.removesuffix('.')}{remark}." if remark and make is Unreachable else sentence
+            return make(f"git could not read {what}: {told}")
     return Transient(f"git could not read {what}: {last_words(errors, secret=secret)}")
 
 

@@ -15,6 +15,7 @@ from worker.checkout.failures import NotGivenOut, fetch_failed, last_words, tell
 from worker.checkout.folder import DamagedMirror, MirrorFolder
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, Cancelled, GitRunner, TimedOut
+from worker.core.egress import DIRECT, Egress
 from worker.core.errors import NotFound, Transient, Unprocessable, Unreachable, WrongEndpoint
 from worker.patience import wait_s_after
 from worker.ports import Remote
@@ -28,6 +29,7 @@ class Fetch:
     remote: Remote
     limits: CheckoutLimits
     cancelled: threading.Event
+    egress: Egress = DIRECT
 
     def reader(self) -> GitRunner:
         """git in the mirror without a remote, so that no read can turn into a fetch that nobody bounded."""
@@ -148,14 +150,18 @@ class Fetch:
             done = runner.run(arguments, bounds=bounds, stdin="\n".join(wanted).encode() + b"\n")
             is_done = done.code == 0
         except TimedOut as error:
-            raise Unreachable(f"git could not read {self._where}: {error}.") from error
+            raise Unreachable(f"git could not read {self._where}: {error}{self._remark}.") from error
         finally:
             if not is_done:
                 self.mirror.sweep()
         if not is_done:
             if tells_damage(done.errors):
                 raise self.damaged(last_words(done.errors, secret=self.remote.authorization))
-            raise fetch_failed(done.errors, what=self._where, secret=self.remote.authorization)
+            raise fetch_failed(done.errors, what=self._where, secret=self.remote.authorization, remark=self._remark)
+
+    @property
+    def _remark(self) -> str:
+        return self.egress.remark(self.remote.url)
 
     @property
     def _where(self) -> str:
@@ -170,6 +176,9 @@ class Fetch:
         if self.remote.authorization is not None:
             host = f"{parts.scheme}://{parts.netloc}/"
             secrets = ((f"http.{host}.extraHeader", f"Authorization: {self.remote.authorization}"),)
+        if (proxy := self.egress.proxy_for(self.remote.url)) is not None:
+            # Its address may hold a login, so it is no argument that the machine's other users could read.
+            secrets = (*secrets, ("http.proxy", proxy.url))
         config = (
             ("remote.origin.url", self.remote.url),
             # Said here and not in the mirror's file: a reader that knew of them would fetch by itself.

@@ -20,6 +20,7 @@ from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import Bounds, GitRunner
 from worker.checkout.tree import ObjectTree
 from worker.core.change import Change
+from worker.core.egress import DIRECT, Egress
 from worker.core.errors import NotFound, Superseded, Unprocessable, Unreachable
 from worker.ports import Remote, Tree
 
@@ -39,6 +40,8 @@ class MirrorCheckout:
 
     folder: Path
     limits: CheckoutLimits = field(default_factory=CheckoutLimits)
+    egress: Egress = DIRECT
+    """How fetches leave."""
 
     @asynccontextmanager
     async def open(self, change: Change, remote: Remote) -> AsyncIterator[Tree]:
@@ -50,7 +53,7 @@ class MirrorCheckout:
         mirror = MirrorFolder(self.folder / folder_name(remote.url))
         cancelled = threading.Event()
         with hold_shared(mirror):
-            fetch = Fetch(mirror, remote, self.limits, cancelled)
+            fetch = Fetch(mirror, remote, self.limits, cancelled, self.egress)
             try:
                 yield await asyncio.to_thread(_open, change, fetch)
             finally:

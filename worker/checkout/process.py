@@ -25,13 +25,9 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-# What git may inherit: where programs are, how the network is left, which authorities it was told to trust. All
-# else (GIT_*, keys, tokens) stays behind.
-INHERITED = frozenset(
-    {"PATH", "TMPDIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
-    | {f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")}
-    | {f"{scheme}_PROXY" for scheme in ("HTTPS", "ALL", "NO")}
-)
+# What git may inherit: where programs are, which authorities it was told to trust. All else (GIT_*, keys, tokens)
+# stays behind; proxies too, since libcurl would use them by rules of its own. A fetch is told its proxy.
+INHERITED = frozenset({"PATH", "TMPDIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO"})
 
 # Nothing of a change, of the user or of the machine configures git. HOME is no directory, so that neither
 # .gitconfig nor .netrc can be there; replace refs and grafts are somebody's view, not the objects.
@@ -221,7 +217,8 @@ def _authorities(given: Mapping[str, str]) -> dict[str, str]:
     if given.get("GIT_SSL_CAINFO") or given.get("GIT_SSL_CAPATH"):
         return {}
     if file := given.get("SSL_CERT_FILE"):
-        return {"GIT_SSL_CAINFO": file}
+        # The second is for a proxy that is spoken to over TLS: https://git-scm.com/docs/git-config
+        return {"GIT_SSL_CAINFO": file, "GIT_PROXY_SSL_CAINFO": given.get("GIT_PROXY_SSL_CAINFO") or file}
     folder = given.get("SSL_CERT_DIR")
     return {"GIT_SSL_CAPATH": folder} if folder else {}
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.text import Text
@@ -89,6 +90,8 @@ async def _collect(settings: Settings, *, is_quiet: bool) -> list[CheckRow]:
 async def _rows(settings: Settings) -> AsyncIterator[CheckRow]:
     yield settings_row()
     yield await asyncio.to_thread(git_row)
+    if (row := proxy_row(settings)) is not None:
+        yield row
     clock = SystemClock()
     unknown: ReviewError | None = None
     try:
@@ -202,6 +205,30 @@ def git_row() -> CheckRow:
     numbers = [int(part) for part in said.split()[2].split(".")[:2] if part.isdigit()]
     is_new = tuple(numbers) >= OLDEST_GIT
     return CheckRow("git", is_new, said, "" if is_new else f"Install git {'.'.join(map(str, OLDEST_GIT))} or newer.")
+
+
+def proxy_row(settings: Settings) -> CheckRow | None:
+    """What goes through which proxy of the environment; None where nobody speaks of one."""
+    egress = settings.egress
+    names = " and ".join(dict.fromkeys(proxy.variable for proxy in egress.proxies))
+    if not egress.is_allowed:
+        if not names:
+            return None
+        verb = "are" if " and " in names else "is"
+        return CheckRow("proxy", True, f"{names} {verb} set and not used: USE_ENV_PROXIES=true uses the proxy")
+    if not names:
+        nothing = "USE_ENV_PROXIES is true, and the process's environment has no HTTPS_PROXY or HTTP_PROXY"
+        return CheckRow("proxy", True, f"{nothing}: everything goes directly")
+    urls = [settings.api_openai_force_base_url, settings.fallback_openai_base_url]
+    urls += [settings.github_api_url, settings.github_url] if settings.has_github else []
+    ways: dict[str, list[str]] = {}
+    for url in filter(None, urls):
+        proxy = egress.proxy_for(url)
+        way = "directly" if proxy is None else f"by {proxy.where}"
+        ways.setdefault(way, []).append(urlsplit(url).hostname or url)
+    return CheckRow(
+        "proxy", True, "; ".join(f"{way}: {', '.join(dict.fromkeys(hosts))}" for way, hosts in ways.items())
+    )
 
 
 def _webhook(settings: Settings) -> CheckRow:

@@ -33,6 +33,7 @@ from worker.review.records import REPORT, load_report
 from worker.settings import (
     FallbackSettings,
     LimitSettings,
+    NetworkSettings,
     ProviderSettings,
     RequestSettings,
     Role,
@@ -197,7 +198,9 @@ def _environment(settings: Settings, folder: Path, forge: DemoForge, redis_url: 
         "REVIEW_SETTLE_S": "0",
         "LOG_LEVEL": "error",
     }
-    provider = environment_for(settings, ProviderSettings, FallbackSettings, LimitSettings, RequestSettings)
+    provider = environment_for(
+        settings, ProviderSettings, FallbackSettings, LimitSettings, RequestSettings, NetworkSettings
+    )
     return provider | own
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from worker.core.egress import DIRECT, Egress
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -50,6 +52,8 @@ class Access:
     app_id: str | None = None
     app_private_key: str | None = field(default=None, repr=False)
     """PEM."""
+    egress: Egress = DIRECT
+    """How requests to the API leave."""
     timeout_s: float = 20.0
     """For one request, connect included; must end well before a job's lease does."""
     tokens: TokenCache = field(default_factory=TokenCache, repr=False, compare=False)

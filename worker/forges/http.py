@@ -7,13 +7,11 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any
 
 import httpx
 
 from worker.core.errors import (
-    ConfigurationError,
     NotAuthorised,
     NotFound,
     OutcomeUnknown,
@@ -25,6 +23,7 @@ from worker.core.errors import (
 )
 from worker.core.markdown import cut, visible
 from worker.core.redaction import Redactor
+from worker.outward import proxy_status
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 SECONDARY_WAIT_S = 60.0
@@ -32,23 +31,6 @@ SECONDARY_WAIT_S = 60.0
 https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api"""
 _LONGEST_WAIT_S = 3600.0
 _LIMIT_WORDS = ("secondary rate limit", "abuse detection", "rate limit exceeded", '"abuse"', "submitted too quickly")
-
-
-@lru_cache(maxsize=1)
-def tls() -> ssl.SSLContext:
-    """One for the process: building it reads every certificate. SSL_CERT_FILE, else SSL_CERT_DIR, names others.
-
-    Raises `ConfigurationError` when they name none.
-    """
-    try:
-        return httpx.create_ssl_context(trust_env=True)
-    except OSError as error:  # TLS errors are among them
-        raise ConfigurationError(
-            [
-                f"SSL_CERT_FILE: holds no certificates that can be read ({error.strerror or _kind(error)}). Name a PEM"
-                " file with every authority to trust, or leave it empty for the public ones."
-            ]
-        ) from None
 
 
 class BadCredentials(NotAuthorised):
@@ -68,13 +50,13 @@ class Redirected(WrongEndpoint):
 
 
 async def send(
-    client: httpx.AsyncClient, request: httpx.Request, *, forge: str, what: str, writes: bool
+    client: httpx.AsyncClient, request: httpx.Request, *, forge: str, what: str, writes: bool, remark: str = ""
 ) -> httpx.Response:
     """Send once, follow nothing, and return an answer of 2xx whose body is read.
 
     Raises our errors for everything else. `what` names the call in words; neither a URL's query nor
     a header gets into a message. With `writes`, an end that leaves open whether the forge acted is
-    `OutcomeUnknown`.
+    `OutcomeUnknown`. `remark` ends the sentence on a connection that could not be made.
     """
     try:
         response = await client.send(request, stream=True, follow_redirects=False)
@@ -82,14 +64,20 @@ async def send(
             await _read(response)
         finally:
             await response.aclose()
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         # Nothing was sent yet, so a write has not happened.
         if (distrust := _distrust(error)) is not None:
             raise WrongEndpoint(
                 f"{forge} shows a certificate that is not trusted ({distrust}). Check the forge's URL in the settings;"
                 " SSL_CERT_FILE names a private authority."
             ) from None
-        raise Unreachable(f"{forge} cannot be reached for {what}: {_kind(error)}.") from None
+        if (status := proxy_status(error)) == 407:
+            raise NotAuthorised(
+                f"{forge} cannot be reached for {what}: the proxy asks for a name and a password (407). Put them into"
+                f" its address{remark}."
+            ) from None
+        why = _kind(error) if status is None else f"the proxy answers {status}"
+        raise Unreachable(f"{forge} cannot be reached for {what}: {why}{remark}.") from None
     except (httpx.TransportError, httpx.DecodingError, _TooLong) as error:
         raise _unclear(f"{forge} gave no whole answer to {what}: {_kind(error)}.", writes=writes) from None
     if (error_ := error_of(response, forge=forge, what=what, writes=writes)) is not None:
@@ -181,7 +169,7 @@ async def _read(response: httpx.Response) -> None:
 def _unclear(message: str, *, writes: bool, retry_after_s: float | None = None) -> ReviewError:
     if writes:
         return OutcomeUnknown(f"{message} Whether it acted is unknown; our marker on the change will tell.")
-    return Unreachable(f"{message} It is tried again.", retry_after_s=retry_after_s)
+    return Unreachable(message, retry_after_s=retry_after_s)
 
 
 def _kind(error: Exception) -> str:

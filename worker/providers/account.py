@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import httpx
 
 from worker import __version__
 from worker.core.errors import ReviewError, Stalled, Unreachable
+from worker.outward import open_client as open_outward
 from worker.providers.endpoint import Endpoint
 from worker.providers.http import PASSES, classify, not_reached
-from worker.providers.table import is_loopback
 
 USER_AGENT = f"kimi-review/{__version__}"
 """Always our own name: vendors close accounts over a borrowed one."""
@@ -48,25 +46,18 @@ def headers_for(endpoint: Endpoint) -> dict[str, str]:
     return headers
 
 
-def open_client(endpoint: Endpoint, *, timeout_s: float | None, use_env_proxies: bool = False) -> httpx.AsyncClient:
-    """A client that follows no redirect and trusts no proxy from the environment unless asked, never for loopback.
+def open_client(endpoint: Endpoint, *, timeout_s: float | None) -> httpx.AsyncClient:
+    """For any call to the account, with its key. Raises `ConfigurationError` for authorities that cannot be read.
 
     One for each call: nothing to close later, good on whichever event loop runs the review, and no reused
     connection that a gateway dropped in silence. A handshake is nothing beside a model's answer.
     """
-    return httpx.AsyncClient(
+    return open_outward(
+        endpoint.root,
         headers=headers_for(endpoint),
         timeout=httpx.Timeout(timeout_s, connect=ANSWER_WITHIN_S),
-        follow_redirects=False,
-        trust_env=use_env_proxies and not is_loopback(endpoint.host),
-        verify=_tls(),
+        egress=endpoint.egress,
     )
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Read once: the authorities' certificates take longer to load than a handshake."""
-    return httpx.create_ssl_context()
 
 
 async def offers(
@@ -152,7 +143,9 @@ async def _get(endpoint: Endpoint, url: str, *, now: datetime, within_s: float =
         ):
             body = await read_bounded(response, MAX_BODY_BYTES)
     except TimeoutError:
-        raise Stalled(f"{endpoint.who}: no answer at {httpx.URL(url).path} within {within_s:g} s; {PASSES}") from None
+        raise Stalled(
+            f"{endpoint.who}: no answer at {httpx.URL(url).path} within {within_s:g} s; {PASSES}{endpoint.remark}"
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise not_reached(error, endpoint=endpoint) from error
     if response.status_code != 200:

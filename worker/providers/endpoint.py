@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from worker.core.egress import DIRECT, Egress
 from worker.providers.table import Dialect, Provider, dialect_of, host_of, provider_for
 
 
@@ -28,6 +29,8 @@ class Endpoint:
     api_key: str = field(repr=False)
     model: str
     names: SettingNames = PRIMARY
+    egress: Egress = DIRECT
+    """How requests to it leave."""
 
     @property
     def root(self) -> str:
@@ -49,6 +52,11 @@ class Endpoint:
     def who(self) -> str:
         """How messages begin: "moonshot (api.moonshot.ai)"."""
         return f"{self.provider.name} ({self.host})"
+
+    @property
+    def remark(self) -> str:
+        """On the proxy that a request took or could have taken; empty where there is none."""
+        return self.egress.remark(self.root)
 
     def described(self) -> dict[str, str]:
         """The fields of the line that is logged at start and at every call."""

@@ -36,6 +36,7 @@ from worker.core.errors import (
     WrongEndpoint,
 )
 from worker.core.redaction import Redactor
+from worker.outward import proxy_status
 from worker.providers.endpoint import Endpoint
 from worker.providers.table import PROVIDERS, provider_for_key
 
@@ -402,9 +403,17 @@ def not_reached(error: httpx.HTTPError | httpx.InvalidURL | OSError, *, endpoint
                 " your network's certificate authority in SSL_CERT_FILE"
             )
         cause = cause.__cause__ or cause.__context__
+    if (status := proxy_status(error)) is not None:
+        if status == 407:
+            return NotAuthorised(
+                f"{who}: the proxy asks for a name and a password (407); put them into its address{endpoint.remark}"
+            )
+        return Unreachable(f"{who}: the proxy answers {status}; check what it lets through{endpoint.remark}")
     if isinstance(error, httpx.TimeoutException):
-        return Stalled(f"{who}: no connection in time ({type(error).__name__}); {PASSES}")
-    return Unreachable(f"{who}: no answer ({type(error).__name__}); check {setting} and the network if this lasts")
+        return Stalled(f"{who}: no connection in time ({type(error).__name__}); {PASSES}{endpoint.remark}")
+    return Unreachable(
+        f"{who}: no answer ({type(error).__name__}); check {setting} and the network if this lasts{endpoint.remark}"
+    )
 
 
 def retry_after_s(headers: Mapping[str, str], message: str, *, now: datetime) -> float | None:

@@ -118,7 +118,6 @@ class RemoteModel(ABC):
         clock: Clock,
         wishes: Wishes | None = None,
         deadlines: Deadlines | None = None,
-        use_env_proxies: bool = False,
         is_standin: bool = False,
         refused: set[str] | None = None,
         tell_window: TellWindow | None = None,
@@ -137,7 +136,6 @@ class RemoteModel(ABC):
         self._clock = clock
         self._wishes = wishes or Wishes()
         self._deadlines = deadlines or Deadlines()
-        self._use_env_proxies = use_env_proxies
         self._is_standin = is_standin or endpoint.model == STANDIN_MODEL
         self._tell_window = tell_window
         self._randomness = randomness
@@ -345,7 +343,7 @@ class RemoteModel(ABC):
         try:
             async with (
                 asyncio.timeout(min(self._deadlines.first_byte_s, self._deadlines.total_s)) as deadline,
-                open_client(self.endpoint, timeout_s=None, use_env_proxies=self._use_env_proxies) as client,
+                open_client(self.endpoint, timeout_s=None) as client,
                 client.stream("POST", self.url, content=encode(body), headers=SEND_JSON) as response,
             ):
 

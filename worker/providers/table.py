@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
+
+from worker.core.egress import is_loopback
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -128,13 +129,3 @@ def dialect_of(base_url: str) -> Dialect:
 def host_of(base_url: str) -> str:
     """Lower case, without the port; empty where the URL has none."""
     return (urlsplit(base_url).hostname or "").lower()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine and no other: `127.0.0.1.example.org` is somebody else's."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

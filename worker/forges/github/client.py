@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
 from worker import __version__
@@ -22,7 +21,8 @@ from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
 from worker.forges.github.payloads import REPOSITORY, ChangedFile, Comparison, Post, PullRequest, Repo
-from worker.forges.http import BadCredentials, Redirected, json_of, send, tls
+from worker.forges.http import BadCredentials, Redirected, json_of, send
+from worker.outward import open_client
 from worker.patience import patiently
 from worker.ports import Clock, Comment, Posted, Remote
 
@@ -52,17 +52,15 @@ class GitHubClient:
     def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
         self._clock = clock
-        self._http = httpx.AsyncClient(
+        self._http = open_client(
+            access.api_url,
             headers={
                 "accept": "application/vnd.github+json",
                 "x-github-api-version": API_VERSION,
                 "user-agent": f"kimi-review/{__version__}",
             },
             timeout=access.timeout_s,
-            follow_redirects=False,
-            verify=tls(),
-            # Proxies and .netrc from the environment would be a second place for hosts and credentials.
-            trust_env=False,
+            egress=access.egress,
         )
         self._credentials = credentials(access, self._call_as)
 
@@ -341,7 +339,8 @@ class GitHubClient:
         request = self._http.build_request(
             method, f"{self._access.api_url}{path}", json=body, headers={"authorization": f"Bearer {bearer}"}
         )
-        response = await send(self._http, request, forge="GitHub", what=what, writes=writes)
+        remark = self._access.egress.remark(self._access.api_url)
+        response = await send(self._http, request, forge="GitHub", what=what, writes=writes, remark=remark)
         has_content = response.status_code != 204
         value = json_of(response, forge="GitHub", what=what, writes=writes) if has_content else None
         return _Answer(value, response.headers.get("link"))

@@ -1,0 +1,255 @@
+"""Behind an egress proxy: model, forge and git leave by the one that the environment names, or by none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.fakes import anthropic, kimi
+from tests.fakes.admission import OpenThrottle
+from tests.fakes.clock import FakeClock
+from tests.fakes.forge import MARKER_KEY
+from tests.fakes.github import TOKEN, GitHubServer
+from tests.fakes.proxy import ForwardProxy
+from tests.fakes.shell import Shell
+from tests.fakes.tls import Authority, authority, terminating
+from worker import outward
+from worker.checkout import CheckoutLimits, MirrorCheckout
+from worker.core.change import Change, ChangeRef
+from worker.core.egress import Egress, egress_of
+from worker.core.errors import ConfigurationError, NotAuthorised, ReviewError, Unreachable
+from worker.core.exchange import Answer, Kind, Prompt
+from worker.core.retry import GiveUp, Rule
+from worker.forges import FORGES
+from worker.forges.access import Access
+from worker.ports import Flow, Remote
+from worker.providers.account import balance, models_offered, next_reset
+from worker.providers.catalogue import lookup
+from worker.providers.connect import connect
+from worker.providers.endpoint import Endpoint
+
+REPOSITORY = "acme/shop"
+REF = ChangeRef("github", REPOSITORY, 1)
+LOGIN = "worker:p@ss/of-the-proxy"
+NOWHERE = "0.0.0.0"
+"""This machine, which no rule takes for loopback: what goes there directly arrives, without a name being looked up."""
+PROMPT = Prompt(
+    kind=Kind.SUMMARY,
+    system="Summarise.",
+    user="kind: summary",
+    schema={"type": "object", "properties": {"summary": {"type": "string"}}},
+    input_tokens=200,
+    max_output_tokens=4_000,
+)
+ONCE = Rule(attempts=1, base_s=0.01, cap_s=0.01, total_s=0.01)
+
+
+@dataclass(frozen=True)
+class Town:
+    """Servers of this machine, a proxy, and how the servers are called from behind it."""
+
+    proxy: ForwardProxy
+    kimi: kimi.KimiServer
+    github: GitHubServer
+    own: Authority
+    folder: Path
+    stack: ExitStack
+
+    def named(self, address: str, scheme: str, host: str) -> str:
+        """`address` of a plain server as one under `host`, with TLS before it where that is `https`."""
+        port, path = urlsplit(address).port or 0, urlsplit(address).path
+        if scheme == "https":
+            port = self.stack.enter_context(terminating(self.own.server(self.folder, host), port))
+        return f"{scheme}://{host}:{port}{path}"
+
+    def egress(self, *, is_allowed: bool = True, no_proxy: str = "") -> Egress:
+        url = self.proxy.url
+        return egress_of({"HTTPS_PROXY": url, "HTTP_PROXY": url, "NO_PROXY": no_proxy}, is_allowed=is_allowed)
+
+    def access(self, scheme: str, host: str, egress: Egress) -> Access:
+        api, git = (self.named(one, scheme, host) for one in (self.github.api_url, self.github.git_url))
+        return Access(url=git, api_url=api, marker_key=MARKER_KEY, token=TOKEN, egress=egress)
+
+
+@pytest.fixture
+def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+    own = authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(own.path))
+    for name in ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"):
+        monkeypatch.delenv(name, raising=False)
+    outward.tls.cache_clear()
+    with (
+        ForwardProxy(login=LOGIN) as proxy,
+        kimi.KimiServer() as model,
+        GitHubServer(tmp_path / "github") as github,
+        ExitStack() as stack,
+    ):
+        repository = github.create(REPOSITORY)
+        base = repository.commit({"a.py": "x = 1\n"})
+        github.open_pull(REPOSITORY, head=repository.commit({"a.py": "x = 2\n"}, parent=base), base=base)
+        yield Town(proxy, model, github, own, tmp_path, stack)
+    outward.tls.cache_clear()
+
+
+async def asked(endpoint: Endpoint) -> Answer:
+    model = connect(
+        endpoint,
+        info=lookup(endpoint.model),
+        throttle=OpenThrottle(),
+        clock=FakeClock(),
+        decide=lambda *_, **__: GiveUp("asked once"),
+    )
+    return await model.complete(PROMPT, flow=Flow(change="c", repository="r", job="j"))
+
+
+async def read(access: Access) -> tuple[Change, Remote]:
+    async with FORGES["github"].open(access, FakeClock()) as forge:
+        change = await forge.change(REF)
+        return change, await forge.remote_ready(change)
+
+
+async def fetched(change: Change, remote: Remote, folder: Path, egress: Egress) -> bytes:
+    checkout = MirrorCheckout(folder / "mirrors", CheckoutLimits(fetch_again=ONCE), egress)
+    async with checkout.open(change, remote) as tree:
+        return (await tree.snapshot()).diff
+
+
+def both(access: Access, folder: Path) -> bytes:
+    """What git brings of the change that the API shows."""
+    change, remote = asyncio.run(read(access))
+    return asyncio.run(fetched(change, remote, folder, access.egress))
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_a_model_s_answer_and_all_else_about_the_account_come_by_the_proxy(town: Town, scheme: str) -> None:
+    endpoint = Endpoint(
+        town.named(town.kimi.base_url, scheme, "kimi.test"), kimi.KEY, "kimi-k2.6", egress=town.egress()
+    )
+    now = FakeClock().now()
+    assert asyncio.run(asked(endpoint)).text
+    assert "kimi-k2.6" in asyncio.run(models_offered(endpoint, now=now))
+    asyncio.run(balance(endpoint, now=now))
+    asyncio.run(next_reset(endpoint, now=now))
+    assert len(town.proxy.seen) == 4
+    assert all("kimi.test:" in one for one in town.proxy.seen)
+    if scheme == "https":
+        assert {one.split()[0] for one in town.proxy.seen} == {"CONNECT"}
+        assert kimi.KEY not in "".join(town.proxy.headers)
+
+
+def test_anthropic_s_answer_comes_by_the_proxy(town: Town) -> None:
+    with anthropic.AnthropicServer(path="/anthropic/v1/messages") as server:
+        url = town.named(f"{server.address}/anthropic", "https", "claude.test")
+        assert asyncio.run(asked(Endpoint(url, anthropic.KEY, "claude-sonnet-4-5", egress=town.egress()))).text
+    assert [one.partition(":")[0] for one in town.proxy.seen] == ["CONNECT claude.test"]
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_the_forge_is_read_and_git_fetches_by_the_proxy(town: Town, scheme: str) -> None:
+    access = town.access(scheme, "github.test", town.egress())
+    change, remote = asyncio.run(read(access))
+    by_api = len(town.proxy.seen)
+    assert by_api > 0
+    assert b"+x = 2" in asyncio.run(fetched(change, remote, town.folder, access.egress))
+    assert len(town.proxy.seen) > by_api
+    assert len(town.proxy.seen) >= 2
+    if scheme == "https":
+        assert TOKEN not in "".join(town.proxy.headers)
+        assert {one.split()[0] for one in town.proxy.seen} == {"CONNECT"}
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed", "no_proxy"),
+    [(NOWHERE, False, ""), (NOWHERE, True, "corp.example, 0.0.0.0"), ("127.0.0.1", True, "")],
+    ids=["not allowed", "NO_PROXY", "loopback"],
+)
+def test_what_is_not_for_the_proxy_goes_past_it(
+    town: Town, monkeypatch: pytest.MonkeyPatch, host: str, is_allowed: bool, no_proxy: str
+) -> None:
+    # As in the process of an operator: libraries that looked for themselves would find them.
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, town.proxy.url)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    egress = town.egress(is_allowed=is_allowed, no_proxy=no_proxy)
+    base_url = town.named(town.kimi.base_url, "http", host)
+    assert asyncio.run(asked(Endpoint(base_url, kimi.KEY, "kimi-k2.6", egress=egress))).text
+    assert b"+x = 2" in both(town.access("http", host, egress), town.folder)
+    assert town.proxy.seen == []
+
+
+def test_a_login_in_netrc_is_never_sent(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = town.folder / ".netrc"
+    netrc.write_text("machine kimi.test login somebody password of-somebody\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(town.folder))
+    endpoint = Endpoint(town.named(town.kimi.base_url, "https", "kimi.test"), "", "kimi-k2.6", egress=town.egress())
+    with pytest.raises(ReviewError):
+        asyncio.run(asked(endpoint))
+    [request] = town.kimi.requests
+    assert "authorization" not in {name.lower() for name in request.headers}
+
+
+@pytest.mark.parametrize(("is_allowed", "status"), [(False, None), (True, 407), (True, 403)])
+def test_a_connection_that_failed_says_what_the_proxy_has_to_do_with_it(
+    town: Town, is_allowed: bool, status: int | None
+) -> None:
+    egress = town.egress(is_allowed=is_allowed)
+    if status == 407:
+        town.proxy.login = "worker:a-newer-password"
+    town.proxy.refuses = 403 if status == 403 else None
+    # Nobody listens there; the proxy would not even try.
+    host = "github.test:1" if is_allowed else f"{NOWHERE}:1"
+    access = Access(url=f"https://{host}", api_url=f"https://{host}", marker_key=b"k", token=TOKEN, egress=egress)
+    expected = NotAuthorised if status == 407 else Unreachable
+    told = "HTTPS_PROXY is set and not used: USE_ENV_PROXIES=true uses it"
+    if is_allowed:
+        told = f"by the proxy {town.proxy.where} of HTTPS_PROXY"
+    with pytest.raises(expected, match=told) as model:
+        asyncio.run(asked(Endpoint(f"https://{host}/v1", kimi.KEY, "kimi-k2.6", egress=egress)))
+    with pytest.raises(expected, match=told) as api:
+        asyncio.run(read(access))
+    change = Change(REF, head="a" * 40, base="b" * 40)
+    with pytest.raises(expected, match="407" if status == 407 else told) as git:
+        asyncio.run(fetched(change, Remote(f"https://{host}/{REPOSITORY}.git"), town.folder, egress))
+    assert status is None or all(str(status) in str(error.value) for error in (model, api))
+    for error in (model, api, git):
+        assert not any(secret in str(error.value) for secret in egress.secrets)
+
+
+def test_authorities_that_cannot_be_read_are_told_by_the_model_s_client_too(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(town.folder / "nothing.pem"))
+    with pytest.raises(ConfigurationError, match=r"^SSL_CERT_FILE: "):
+        asyncio.run(asked(Endpoint(town.kimi.base_url, kimi.KEY, "kimi-k2.6")))
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_check_says_what_the_proxy_is_used_for(town: Town, is_allowed: bool) -> None:
+    host = "kimi.test" if is_allowed else NOWHERE
+    done = Shell(town.folder, town.folder / "home")(
+        "check",
+        "--json",
+        HTTP_PROXY=town.proxy.url,
+        USE_ENV_PROXIES=str(is_allowed).lower(),
+        API_OPENAI_FORCE_BASE_URL=town.named(town.kimi.base_url, "http", host),
+        API_OPEN_AI_API_KEY=kimi.KEY,
+        ALLOW_INSECURE_HOSTS=host,
+    )
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["completion"]["ok"], rows
+    if is_allowed:
+        assert rows["proxy"]["detail"] == f"by {town.proxy.where}: kimi.test"
+        assert town.proxy.seen
+    else:
+        assert rows["proxy"]["detail"] == "HTTP_PROXY is set and not used: USE_ENV_PROXIES=true uses the proxy"
+        assert town.proxy.seen == []
+    assert not any(secret in done.stdout + done.stderr for secret in town.egress().secrets)
