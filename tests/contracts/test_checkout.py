@@ -13,6 +13,7 @@ import pytest
 from tests.fakes.git_server import BareRepository, GitServer
 from worker.checkout import CheckoutLimits, MirrorCheckout, open_local
 from worker.core.change import Change, ChangeRef
+from worker.core.diff.parse import parse_diff
 from worker.ports import Remote, Tree
 
 T = TypeVar("T")
@@ -217,3 +218,55 @@ def test_a_diff_beyond_its_limit_ends_at_a_file_and_names_the_rest_with_their_li
         assert "3,000 bytes" in snapshot.cut[0][1]
 
     bench.ask(root, head, question, diff_bytes=3_000)
+
+
+def test_a_nul_hides_no_line_of_a_source(bench: Bench) -> None:
+    code = b"<?php\n" + b"echo 1;\n" * 40
+    wide = "\ufeffclass A {}\r\n"
+    root = bench.repository.commit(
+        {
+            "a.php": code,
+            "old.js": code + b"// \0\n",
+            "w.cs": wide.encode("utf-16-le"),
+            "pic.png": b"\x89PNG\0",
+            "t.py": "x\n",
+        }
+    )
+    head = bench.repository.commit(
+        {
+            "a.php": code.replace(b"echo 1;\n", b"system($x); /* \0 */\n", 1),
+            "old.js": None,
+            "new.js": code + b"// \0\nmore();\n",
+            "gone/deploy": b'#!/bin/sh\nrm -r "$1" # \0\n',
+            "stuffed.php": b"<?php f(); /*" + b"\0" * 99,
+            "w.cs": (wide + "class B {}\r\n").encode("utf-16-le"),
+            "pic.png": b"\x89PNG\0\0",
+            "tool": b"\x7fELF" + bytes(range(256)),
+            "t.py": "y\n",
+        },
+        parent=root,
+    )
+
+    async def question(tree: Tree) -> None:
+        snapshot = await tree.snapshot()
+        files = {file.path: file for file in parse_diff(snapshot.diff)}
+        assert b"+system($x); /* \0 */\n" in snapshot.diff
+        assert b'+rm -r "$1" # \0\n' in snapshot.diff
+        assert (files["new.js"].status, files["new.js"].added, files["new.js"].removed) == ("renamed", 1, 0)
+        assert files["t.py"].changed == 2
+        assert {path for path, file in files.items() if file.is_binary} == {"stuffed.php", "w.cs", "pic.png", "tool"}
+        assert [(path, lines) for path, _, lines in snapshot.cut] == [("stuffed.php", 0)]
+
+    bench.ask(root, head, question)
+
+
+def test_sources_with_a_nul_that_are_too_large_together_are_named(bench: Bench) -> None:
+    root = bench.repository.commit({"a.txt": "x\n"})
+    head = bench.repository.commit({"a.txt": "y\n", "a.php": b"<?php /*\0*/\n" + b"f();\n" * 500}, parent=root)
+
+    async def question(tree: Tree) -> None:
+        snapshot = await tree.snapshot()
+        assert b"+y\n" in snapshot.diff
+        assert [path for path, _, _ in snapshot.cut] == ["a.php"]
+
+    bench.ask(root, head, question, diff_bytes=1_500)

@@ -7,14 +7,17 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from worker.checkout.failures import last_words, tells_damage
 from worker.checkout.limits import CheckoutLimits
 from worker.checkout.process import COMPARED_BYTES, Bounds, Finished, GitRunner, OutputTooLong, TimedOut
 from worker.core.change import Snapshot
+from worker.core.diff.model import FileDiff
+from worker.core.diff.parse import parse_diff
 from worker.core.errors import BadInput, NotFound, ReviewError, Stalled, Transient, Unprocessable
+from worker.core.sources import Kind, kind_of, may_be_source
 from worker.ports import Match
 
 _FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -48,6 +51,12 @@ _BATCH_ROW_BYTES = 100
 _MAX_LEFT_OUT = 500
 _TOLD_BY_BYTES = 8_000
 """Of a file's beginning, in which git looks for the NUL that tells a binary file."""
+_MAX_CALLED_BINARY = 200
+"""Files that git calls binary though they may be sources, and that are looked into."""
+_AS_TEXT_BYTES = 500_000
+"""Of one of those, on either side; people write none that is larger."""
+_CALLED_BINARY = "source file that git calls binary, and that cannot be shown as text"
+_BINARY_ROW = re.compile(rb"^Binary files [^\n]* differ$", re.MULTILINE)
 # Fewer blobs than this are asked for one by one; more, and the whole tree is cheaper to name.
 _MANY_BLOBS = 2_000
 
@@ -147,7 +156,8 @@ class ObjectTree:
     def _snapshot(self) -> Snapshot:
         with self._once:
             if self._diff is None:
-                self._diff = self._read_diff(self._left_out())
+                left_out = self._left_out()
+                self._diff = self._with_sources(self._read_diff(left_out), left_out)
             return self._diff
 
     def _left_out(self) -> dict[str, str]:
@@ -176,11 +186,15 @@ class ObjectTree:
         return [file for file in files if vast.intersection(file.blobs) and all(map(self._is_text, file.blobs))]
 
     def _is_text(self, oid: str) -> bool:
+        return b"\0" not in self._beginning(oid, _TOLD_BY_BYTES)
+
+    def _beginning(self, oid: str, limit_bytes: int) -> bytes:
         try:
-            beginning = self._run(["cat-file", "blob", oid], _TOLD_BY_BYTES).output
+            done = self._run(["cat-file", "blob", oid], limit_bytes)
         except OutputTooLong as error:
-            beginning = error.output
-        return b"\0" not in beginning
+            return error.output
+        self._expect(done, "a blob")
+        return done.output
 
     def _too_large(self, changed: Sequence[Changed]) -> list[Changed]:
         """Make the blobs of the change present; the files of which that was not possible."""
@@ -205,22 +219,60 @@ class ObjectTree:
         left_out = set(self._missing(missing))
         return [file for file in changed if left_out.intersection(file.blobs)]
 
-    def _read_diff(self, left_out: Mapping[str, str]) -> Snapshot:
-        """The diff without the paths in `left_out`, each of which is named with its reason."""
+    def _read_diff(
+        self, left_out: Mapping[str, str], apart: Sequence[str] = (), lines_of_apart: bytes = b""
+    ) -> Snapshot:
+        """The diff without the paths in `left_out`, each of which is named with its reason.
+
+        That of the paths in `apart` is there already, and stands at its beginning.
+        """
         if len(left_out) > _MAX_LEFT_OUT:
             raise Unprocessable(
                 f"{len(left_out)} files of the change are too large, the first {next(iter(left_out.values()))}."
             )
-        pathspecs = [f":(top,exclude,literal){path}" for path in left_out]
+        pathspecs = [f":(top,exclude,literal){path}" for path in (*left_out, *apart)]
         range_ = ["--end-of-options", self.base, self.head, "--", *pathspecs]
         cut = tuple((path, reason, 0) for path, reason in left_out.items())
         try:
-            done = self._run(["diff", *self._form(), *range_], self.limits.diff_bytes)
+            done = self._run(["diff", *self._form(), *range_], self.limits.diff_bytes - len(lines_of_apart))
         except OutputTooLong as error:
             diff, beyond = self._cut_short(error.output, range_)
-            return Snapshot(head=self.head, base=self.base, diff=diff, cut=cut + beyond)
+            return Snapshot(head=self.head, base=self.base, diff=lines_of_apart + diff, cut=cut + beyond)
         self._expect(done, "the diff")
-        return Snapshot(head=self.head, base=self.base, diff=done.output, cut=cut)
+        return Snapshot(head=self.head, base=self.base, diff=lines_of_apart + done.output, cut=cut)
+
+    def _with_sources(self, snapshot: Snapshot, left_out: Mapping[str, str]) -> Snapshot:
+        """`snapshot` with the lines of sources that git calls binary; one that has none to show is named."""
+        # Within a hunk every line has a sign, so a line that begins so is git's.
+        if not _BINARY_ROW.search(snapshot.diff):
+            return snapshot
+        called = [file for file in parse_diff(snapshot.diff) if file.is_binary and may_be_source(file.path)]
+        kinds = [self._kind(file) for file in called[:_MAX_CALLED_BINARY]]
+        kinds += [Kind.DOUBTFUL] * (len(called) - len(kinds))
+        as_text = [file for file, kind in zip(called, kinds, strict=True) if kind is Kind.TEXT]
+        doubtful = [file for file, kind in zip(called, kinds, strict=True) if kind is Kind.DOUBTFUL]
+        if as_text:
+            sides = (raw for file in as_text for raw in (file.old_path, file.new_path) if raw is not None)
+            paths = [raw.decode("utf-8", "surrogateescape") for raw in dict.fromkeys(sides)]
+            pathspecs = [f":(top,literal){path}" for path in paths]
+            command = ["diff", *self._form(), "--text", "--end-of-options", self.base, self.head, "--", *pathspecs]
+            try:
+                done = self._run(command, self.limits.diff_bytes)
+            except OutputTooLong:
+                doubtful += as_text
+            else:
+                self._expect(done, "the lines of sources that git calls binary")
+                snapshot = self._read_diff(left_out, paths, done.output)
+        told = tuple((file.path, _CALLED_BINARY, 0) for file in doubtful)
+        return replace(snapshot, cut=snapshot.cut + told)
+
+    def _kind(self, file: FileDiff) -> Kind:
+        """By the head's bytes: they are what will run. By the base's where the file is deleted."""
+        blobs = [oid for oid in (file.new_blob, file.old_blob) if oid and oid.strip("0")]
+        sides = [self._beginning(oid, _AS_TEXT_BYTES + 1) for oid in blobs]
+        kind = kind_of(file.path, sides[0]) if sides else Kind.DOUBTFUL
+        is_whole = all(len(side) <= _AS_TEXT_BYTES for side in sides)
+        return Kind.DOUBTFUL if kind is Kind.TEXT and not is_whole else kind
 
     def _form(self) -> list[str]:
         return [*DIFF_FORM, f"--unified={self.limits.context_lines}"]

@@ -16,7 +16,7 @@ from worker.core.planning.overview import MAP_TOKENS, shared_part
 from worker.core.planning.pieces import Piece, halve, measured, partial, piece_of
 from worker.core.planning.plan import Chunk, ChunkFile, Plan
 from worker.core.planning.rendering import fixed_size
-from worker.core.planning.rules import Scope, reason_to_skip
+from worker.core.planning.rules import BINARY, Scope, reason_to_skip
 from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, Size, total
 from worker.core.planning.units import Units
 from worker.core.words import Words
@@ -80,10 +80,24 @@ def make_plan(
     chunks = [replace(chunk, id=name) for chunk, name in zip(chunks, names, strict=True)]
     beyond = [NotReviewed(path, reason, lines) for path, reason, lines in cut]
     left_out = [NotReviewed(files[index].path, reason, files[index].changed) for index, reason in skipped.items()]
+    beyond, left_out = _told_once(beyond, left_out)
     # Counted from the diff and not from the chunks: were a line lost on the way, the ledger would not add up.
     changed = sum(file.changed for file in files) + sum(row.lines for row in beyond)
     ledger = Ledger(changed, sum(chunk.changed for chunk in chunks), merged([*beyond, *left_out, *units.left_out]))
     return replace(draft, chunks=tuple(chunks), ledger=ledger)
+
+
+def _told_once(
+    beyond: Sequence[NotReviewed], left_out: Sequence[NotReviewed]
+) -> tuple[list[NotReviewed], list[NotReviewed]]:
+    """Of what the source of the diff and a rule both have a reason for, the one that says more.
+
+    The source may have looked into what git calls binary; the other rules were asked for by somebody.
+    """
+    by_rule = {row.path: row.reason for row in left_out if not row.lines}
+    outranked = {row.path for row in beyond if not row.lines and by_rule.get(row.path) == BINARY}
+    kept = [row for row in beyond if row.lines or by_rule.get(row.path, BINARY) == BINARY]
+    return kept, [row for row in left_out if row.lines or row.path not in outranked]
 
 
 def unit_limit(budget: Budget, fixed: Size) -> Size:

@@ -478,3 +478,15 @@ def test_the_plan_as_json_has_the_documented_shape() -> None:
     assert value["ledger"]["not_reviewed"] == [{"path": "uv.lock", "reason": "lock file", "lines": 1}]
     assert (value["ledger"]["changed_lines"], value["ledger"]["planned_lines"]) == (2, 1)
     assert (value["window_tokens"], value["output_tokens"]) == (262_144, 65_536)
+
+
+def test_a_source_that_git_calls_binary_is_named_once_and_leaves_the_review_incomplete() -> None:
+    binary = replace(new_file("a.php", [b"x"]), is_binary=True, hunks=())
+    told = ("a.php", "cannot be shown", 0)
+
+    def rows(scope: Scope) -> tuple[list[tuple[str, str, int]], bool]:
+        plan = make_plan([binary], words=WORDS, budget=BUDGET, count=COUNT, scope=scope, cut=[told])
+        return [(row.path, row.reason, row.lines) for row in plan.ledger.not_reviewed], plan.ledger.is_complete
+
+    assert rows(Scope()) == ([told], False)
+    assert rows(Scope(exclude=("*.php",))) == ([("a.php", "excluded by REVIEW_EXCLUDE", 0)], True)
