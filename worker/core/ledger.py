@@ -6,11 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+BINARY: Final = "binary file"
 RULE_REASONS = frozenset(
     {
         "excluded by REVIEW_EXCLUDE",
         "outside REVIEW_INCLUDE",
-        "binary file",
+        BINARY,
         "Git LFS pointer",
         "generated file (linguist-generated in .gitattributes)",
         "vendored file (linguist-vendored in .gitattributes)",

@@ -9,14 +9,14 @@ from typing import Final
 
 from worker.core.diff.model import FileDiff
 from worker.core.errors import ConfigurationError
-from worker.core.ledger import Ledger, NotReviewed
+from worker.core.ledger import BINARY, Ledger, NotReviewed
 from worker.core.model_info import Budget
 from worker.core.planning.identity import apart, digest_of, name_of
 from worker.core.planning.overview import MAP_TOKENS, shared_part
 from worker.core.planning.pieces import Piece, halve, measured, partial, piece_of
 from worker.core.planning.plan import Chunk, ChunkFile, Plan
 from worker.core.planning.rendering import fixed_size
-from worker.core.planning.rules import BINARY, Scope, reason_to_skip
+from worker.core.planning.rules import Scope, reason_to_skip
 from worker.core.planning.tokens import MESSAGE_TOKENS, MESSAGES, SAFETY, Counter, Size, total
 from worker.core.planning.units import Units
 from worker.core.words import Words

@@ -17,7 +17,6 @@ from worker.core.planning.built import has_long_rows, is_marked, rows_before, so
 from worker.core.planning.globs import Attributes, matches
 from worker.core.planning.places import is_built_place, is_vendored, telling_parts
 
-BINARY: Final = "binary file"
 SYMLINK: Final = "120000"
 SUBMODULE: Final = "160000"
 
@@ -135,7 +134,7 @@ def not_included(subject: Subject) -> str | None:
 
 
 def binary(subject: Subject) -> str | None:
-    return BINARY if subject.diff.is_binary else None
+    return "binary file" if subject.diff.is_binary else None
 
 
 def lfs_pointer(subject: Subject) -> str | None:
