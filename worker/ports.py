@@ -301,7 +301,7 @@ class Posted:
     has_summary: bool = False
     fingerprints: frozenset[str] = frozenset()
     earlier: frozenset[str] = frozenset()
-    """Fingerprints we posted for other heads of the change, and not for this one."""
+    """Fingerprints of what we told for other heads, at a line or in a summary, and not at a line for this one."""
     is_unfinished: bool = False
     """Whether the summary says that further posts follow, and the last of them is not there."""
 
@@ -321,6 +321,10 @@ class Forge(Protocol):
     def comments_per_post(self) -> int:
         """How many comments one `post` may carry."""
 
+    @property
+    def body_limit(self) -> int:
+        """How many characters a review's text may have; what is longer is cut at its end."""
+
     async def change(self, ref: ChangeRef) -> Change:
         """Raises `NotFound`, `NotAuthorised`, `Transient`."""
 
@@ -334,7 +338,7 @@ class Forge(Protocol):
         """The forge API's own diff, for when git cannot be reached; `cut` says what it left out."""
 
     async def posted(self, change: Change) -> Posted:
-        """Our reviews and comments for `change.head`, known by their signed marker."""
+        """Our reviews and comments for `change.head`, and what was told for earlier ones, known by signed markers."""
 
     async def post(self, change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
         """Post one review on `change.head`; a comment that the forge puts at no line goes into its body.

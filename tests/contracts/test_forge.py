@@ -15,7 +15,7 @@ from tests.fakes.forge import MARKER_KEY, MemoryForge
 from tests.fakes.github import TOKEN, GitHubServer
 from worker.core.change import Change, ChangeRef
 from worker.core.errors import NotFound, RateLimited, Transient, Unprocessable, Unreachable
-from worker.core.marker import LAST, MORE, SUMMARY, Mark, write
+from worker.core.marker import LAST, MORE, SUMMARY, Mark, Told, write, write_told
 from worker.forges import FORGES
 from worker.forges.access import Access
 from worker.ports import Comment, Forge
@@ -221,6 +221,77 @@ def test_a_review_whose_further_posts_did_not_arrive_is_not_whole(world: World) 
     newer = world.change()
     found = world(lambda forge: forge.posted(newer))
     assert (found.is_whole, found.is_unfinished, found.earlier) == (False, False, frozenset({"fp5", "fp6"}))
+
+
+def listing(change: Change, *fingerprints: str) -> str:
+    told = Told("job1", change.head, fingerprints)
+    return write_told(told, key=MARKER_KEY, ref=change.ref, repository_id=change.repository_id)
+
+
+def test_what_a_summary_told_counts_for_later_heads_and_not_for_its_own(world: World) -> None:
+    change = world.change()
+    world.post(change, f"{marked(change, 'Summary', SUMMARY)}\n\n{listing(change, 'fp8', 'fp9')}\n\nThe end")
+    found = world(lambda forge: forge.posted(change))
+    assert (found.is_whole, found.fingerprints, found.earlier) == (True, frozenset(), frozenset())
+    world.push()
+    newer = world.change()
+    world.post(newer, f"{marked(newer, 'The rest', 'continued-1')}", marked_comment(newer, comment(5, name="fp8")))
+    found = world(lambda forge: forge.posted(newer))
+    assert (found.has_summary, found.fingerprints, found.earlier) == (
+        False,
+        frozenset({"continued-1", "fp8"}),
+        frozenset({"fp9"}),
+    )
+
+
+def test_what_a_summary_told_is_known_though_the_repository_was_renamed(world: World) -> None:
+    change = world.change()
+    world.post(change, marked(change, "Summary", SUMMARY) + listing(change, "fp8"))
+    world.rename("acme/store")
+    world_change = world(lambda forge: forge.change(replace(world.ref, repository="acme/store")))
+    newer = replace(world_change, head="3" * 40)
+    assert world(lambda forge: forge.posted(newer)).earlier == {"fp8"}
+
+
+def test_what_a_stranger_or_a_copy_from_another_change_calls_told_hides_nothing(world: World) -> None:
+    change = world.change()
+    told = Told("job1", "9" * 40, ("fp8",))
+    forged = write_told(told, key=b"a stranger's key", ref=change.ref)
+    copied = write_told(told, key=MARKER_KEY, ref=ChangeRef("github", REPOSITORY, change.ref.number + 1))
+    changed = listing(replace(change, head="9" * 40), "fp7").replace("fp7", "fp8")
+    world.post(change, f"Summary{forged}{copied}{changed}")
+    assert world(lambda forge: forge.posted(change)).earlier == frozenset()
+
+
+def test_a_summary_that_is_cut_calls_nothing_told_that_it_does_not_show(world: World) -> None:
+    change = world.change()
+    limit = world(_body_limit)
+    rows = "- a row of the list\n" * (limit // 19)
+    world.post(change, f"{marked(change, 'Summary', SUMMARY)}\n{rows}\n\n{listing(change, 'fp8')}")
+    (review,) = world.shown()
+    assert len(review.body) <= limit
+    world.push()
+    assert world(lambda forge: forge.posted(replace(change, head="3" * 40))).earlier == frozenset()
+
+
+async def _body_limit(forge: Forge) -> int:
+    return forge.body_limit
+
+
+def test_a_full_post_of_long_comments_at_no_line_loses_no_mark_and_no_title(world: World) -> None:
+    change = world.change()
+    count, limit = world(_limit), world(_body_limit)
+    long = [
+        marked_comment(change, replace(comment(777, name=f"fp{n}"), body=f"Title {n}.\n\n" + "A line of text.\n" * 250))
+        for n in range(count)
+    ]
+    assert sum(len(one.body) for one in long) > limit
+    world.post(change, marked(change, "Summary", SUMMARY), *long)
+    (review,) = world.shown()
+    assert len(review.body) <= limit
+    assert all(f"Title {n}." in review.body for n in range(count))
+    found = world(lambda forge: forge.posted(change))
+    assert (found.has_summary, found.fingerprints) == (True, {one.fingerprint for one in long})
 
 
 def test_what_was_posted_is_found_when_the_repository_has_another_name(world: World) -> None:

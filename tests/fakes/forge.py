@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from tests.fakes.clock import FakeClock
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.comments import with_misplaced
 from worker.core.errors import NotFound, ReviewError, Unprocessable
+from worker.core.markdown import fit
 from worker.patience import patiently
 from worker.ports import Clock, Comment, Posted, Remote
 
 MARKER_KEY = marker.key_from("a false webhook secret")
+CUT = "The rest is left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class MemoryForge:
     marker_key: bytes = MARKER_KEY
     name: str = "github"
     comments_per_post: int = 25
+    body_limit: int = 65_536
     changes: dict[ChangeRef, Change] = field(default_factory=dict)
     lines: dict[ChangeRef, Mapping[tuple[str, str], Sequence[frozenset[int]]]] = field(default_factory=dict)
     diffs: dict[ChangeRef, Snapshot] = field(default_factory=dict)
@@ -89,14 +93,21 @@ class MemoryForge:
 
     async def posted(self, change: Change) -> Posted:
         await self._reached("what was posted")
-        marks = [
-            mark
+        texts = [
+            text
             for review in self.reviews.get(change.ref, [])
             for text in (review.body, *(comment.body for comment in review.comments))
-            for mark in self._marks(change, text)
         ]
+        marks = [mark for text in texts for mark in self._marks(change, text)]
         here = {mark.fingerprint for mark in marks if mark.head == change.head}
         earlier = {mark.fingerprint for mark in marks if mark.head != change.head}
+        earlier |= {
+            fingerprint
+            for text in texts
+            for told in marker.read_told(text, key=self.marker_key, ref=change.ref, repository_id=change.repository_id)
+            if told.head != change.head
+            for fingerprint in told.fingerprints
+        }
         return Posted(
             has_summary=marker.SUMMARY in here,
             fingerprints=frozenset(here - marker.OWN),
@@ -112,8 +123,9 @@ class MemoryForge:
         if len(comments) > self.comments_per_post:
             raise Unprocessable(f"The forge takes {self.comments_per_post} comments a review.")
         placed = tuple(comment for comment in comments if self._takes(change.ref, comment))
-        misplaced = [comment.body for comment in comments if comment not in placed]
-        review = Review(change.head, "\n\n".join([summary, *misplaced]), placed)
+        misplaced = [comment for comment in comments if comment not in placed]
+        body = with_misplaced(summary, misplaced, forge="the forge", limit=self.body_limit, ending=CUT)
+        review = Review(change.head, fit(body, self.body_limit, ending=CUT), placed)
         self.reviews.setdefault(change.ref, []).append(review)
         if fault is not None:
             raise fault.error

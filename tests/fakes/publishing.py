@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.forge import MARKER_KEY, MemoryForge
@@ -74,6 +74,13 @@ class World:
         await self.jobs.save(claim, REPORT, dump_report(said))
         await self.jobs.release(claim, State.REVIEWED, reason="the report is stored")
         return await self.claim_again(claim.job.id)
+
+    async def push(self, head: str, said: Report) -> Published:
+        """A new head on which `said` was found: reviewed and published."""
+        self.forge.push(REF, head)
+        accepted = await self.jobs.accept(Intent(ref=REF, head=head))
+        claim = await self.claim_again(accepted.job)
+        return await self.publish(await self.reviewed(claim, replace(said, head=head)))
 
     async def claim_again(self, job_id: str) -> Claim:
         self.clock.advance(3600)  # whoever held it is dead

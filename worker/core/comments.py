@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from worker.core import markdown
+from worker.core import markdown, marker
 from worker.core.counting import counted
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.fingerprint import told_apart
@@ -52,6 +52,16 @@ class Voice:
 
 
 @dataclass(frozen=True, slots=True)
+class Marking:
+    """How a summary notes which findings it tells, so that later looks know it."""
+
+    write: Callable[[Sequence[str]], str]
+    """Fingerprints → one line that a reader does not see (`marker.write_told`)."""
+    limit: int
+    """How many characters the text may have, the mark included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Each finding of a report in exactly one place."""
 
@@ -59,11 +69,11 @@ class Selection:
     listed: tuple[Finding, ...]
     """For the summary: beyond the cap, or at no line that a forge could take."""
     raised_before: tuple[Finding, ...]
-    """Commented on for an earlier head, and still there."""
+    """Told for an earlier head, at a line or in a summary, and still there."""
     below: int
     """How many are less severe than what is shown."""
     gone: int = 0
-    """How many were commented on for an earlier head, and not found this time."""
+    """How many were told for an earlier head, and not found this time."""
 
     @property
     def shown(self) -> tuple[Finding, ...]:
@@ -71,7 +81,11 @@ class Selection:
 
 
 def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> Selection:
-    """Share out the findings, worst first. `raised` are the fingerprints of comments for earlier heads."""
+    """Share out the findings, worst first. `raised` are the fingerprints of what was told for earlier heads.
+
+    What was told in a summary gets no comment at a line later, though there be room: a push brings comments on what
+    it brings. Lines that it changes need no exception, for a finding on other code has another fingerprint.
+    """
     inline: list[Finding] = []
     listed: list[Finding] = []
     before: list[Finding] = []
@@ -92,7 +106,9 @@ def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> S
             inline.append(finding)
         else:
             listed.append(finding)
-    listed.sort(key=lambda finding: finding.severity.rank)
+    for mixed in (listed, before):
+        # What stands at no line comes behind all that does, however bad it is.
+        mixed.sort(key=lambda finding: finding.severity.rank)
     found = {finding.fingerprint for finding in (*report.findings, *report.unanchored)}
     # The second of two alike bears a number behind its fingerprint (`told_apart`): gone with the first, or not at all.
     gone = sum(fingerprint.partition(".")[0] not in found for fingerprint in raised)
@@ -116,8 +132,14 @@ def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) ->
     )
 
 
-def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> str:
-    """The review's own text: verdict, coverage, what stands at no line, what it cost, what to do next."""
+def summary_text(
+    report: Report, voice: Voice, *, raised: Set[str] = frozenset(), marking: Marking | None = None
+) -> str:
+    """The review's own text: verdict, coverage, what stands at no line, what it cost, what to do next.
+
+    With `marking`, a mark of the findings that it lists stands right behind them, for as many as there is room: the
+    last-ranked go without first, and no text gives way to a mark.
+    """
     chosen = select(report, voice, raised=raised)
     parts = [f"### {_headline(report, chosen)}"]
     if report.is_standin:
@@ -129,15 +151,40 @@ def summary_text(report: Report, voice: Voice, *, raised: Set[str] = frozenset()
         parts.append(_counts(chosen))
     parts.append(ledger_text(report.ledger, mask=voice.mask))
     parts += _section("More findings", chosen.listed, voice)
-    # Their own comments explain them: who reads every review is not told twice.
-    parts += _section("Raised on an earlier commit and still there", chosen.raised_before, voice, explains=False)
-    parts.append(_gone(report, chosen))
+    # The comment or summary that told them explains them: who reads every review is not told twice.
+    ending = _section("Raised on an earlier commit and still there", chosen.raised_before, voice, explains=False)
+    ending.append(_gone(report, chosen))
     if chosen.below:
-        parts.append(
+        ending.append(
             f"{counted(chosen.below, 'finding')} below severity {voice.min_severity} not shown (`REVIEW_MIN_SEVERITY`)."
         )
-    parts += [_next_step(report, chosen), _footer(report)]
-    return "\n\n".join(part for part in parts if part)
+    ending += [_next_step(report, chosen), _footer(report)]
+    text = _paragraphs(*parts, *ending)
+    if marking is None:
+        return text
+    return _paragraphs(*parts, _mark_of(chosen.listed, marking, room=marking.limit - len(text) - 2), *ending)
+
+
+def with_misplaced(summary: str, comments: Sequence[Comment], *, forge: str, limit: int, ending: str) -> str:
+    """`summary` with the comments that `forge` put at no line, in at most `limit` characters.
+
+    All their marks come first, so that each is known as posted whatever is cut. The summary keeps a quarter of the
+    room at least; of the comments the longest are cut first. `ending` is added to what was cut.
+    """
+    if not comments:
+        return summary
+    marks, said = marker.parted(summary)
+    told = []
+    for comment in comments:
+        own, text = marker.parted(comment.body)
+        marks += own
+        lines = f"{comment.line}" if comment.start_line == comment.line else f"{comment.start_line}–{comment.line}"
+        told.append(f"{markdown.code(f'{comment.path}:{lines}')}\n\n{text}")
+    title = f"**Not placed by {forge} at their lines:**"
+    head = f"{marks}\n" if marks else ""
+    room = limit - len(head) - len(title) - len("\n\n") * (len(told) + 1)
+    said = markdown.fit(said, max(room - sum(map(len, told)), room // 4), ending=ending)
+    return head + _paragraphs(said, title, *_evenly(told, room - len(said), ending=ending))
 
 
 def continued_text(*, first: int, last: int, total: int) -> str:
@@ -183,6 +230,21 @@ def ledger_text(ledger: Ledger, *, mask: Mask | None = None) -> str:
         f"{line}; not reviewed: {named}; and {counted(len(rest), 'file')} more ({lines_left:,})\n\n"
         f"<details><summary>All that was not reviewed</summary>\n\n" + "\n".join(shown) + "\n\n</details>"
     )
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _evenly(texts: Sequence[str], room: int, *, ending: str) -> list[str]:
+    """`texts` in at most `room` characters together: what the short ones leave of their share the long ones have."""
+    share = room
+    for nth, length in enumerate(sorted(map(len, texts))):
+        share = room // (len(texts) - nth)
+        if length > share:
+            break
+        room -= length
+    return [markdown.fit(text, share, ending=ending) for text in texts]
 
 
 # ----------------------------------------------------------------------------------------- comment
@@ -273,6 +335,17 @@ def _section(title: str, findings: Iterable[Finding], voice: Voice, *, explains:
     if len(rows) > _LISTED_FINDINGS:
         lines.append(f"- {counted(len(rows) - _LISTED_FINDINGS, 'finding')} more, none of them worse")
     return ["\n".join(lines)]
+
+
+def _mark_of(listed: Sequence[Finding], marking: Marking, *, room: int) -> str:
+    """The mark of as many findings as `room` characters take; of what is counted only there is none."""
+    told = list(dict.fromkeys(finding.fingerprint for finding in listed[:_LISTED_FINDINGS]))
+    while told:
+        mark = marking.write(told)
+        if len(mark) <= room:
+            return mark
+        told.pop()
+    return ""
 
 
 def _gone(report: Report, chosen: Selection) -> str:

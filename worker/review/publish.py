@@ -10,11 +10,11 @@ import structlog
 
 from worker.core import marker
 from worker.core.change import Change
-from worker.core.comments import Comment, Voice, comments, continued_text, note_text, summary_text
+from worker.core.comments import Comment, Marking, Voice, comments, continued_text, note_text, summary_text
 from worker.core.counting import counted
 from worker.core.errors import NotFound, OutcomeUnknown, Refused, Unreachable
 from worker.core.job import Claim, Job, State
-from worker.core.marker import LAST, MORE, SUMMARY, Mark
+from worker.core.marker import LAST, MORE, SUMMARY, Mark, Told
 from worker.ports import Clock, Forge, Jobs, Posted
 from worker.review.freshness import Freshness, reason_unpostable
 from worker.review.lease import Lease
@@ -96,7 +96,9 @@ async def publish_job(lease: Lease, *, forge: Forge, publishing: Publishing) -> 
     posted = await run.look()
     wanted = comments(report, publishing.voice, raised=posted.earlier)
     missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
-    summary = "" if posted.has_summary else summary_text(report, publishing.voice, raised=posted.earlier)
+    summary = ""
+    if not posted.has_summary:
+        summary = summary_text(report, publishing.voice, raised=posted.earlier, marking=run.marking())
     try:
         for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
             await run.post(batch)
@@ -152,6 +154,16 @@ class _Run:
             fingerprints=seen.fingerprints | self.known.fingerprints,
             earlier=seen.earlier - self.known.fingerprints,
         )
+
+    def marking(self) -> Marking:
+        """For the summary: what stands in front of it at most is taken off its room."""
+        job, change, key = self.lease.job, self.change, self.publishing.marker_key
+
+        def write(fingerprints: Sequence[str]) -> str:
+            told = Told(job=job.id, head=change.head, fingerprints=tuple(fingerprints))
+            return marker.write_told(told, key=key, ref=change.ref, repository_id=change.repository_id)
+
+        return Marking(write, limit=self.forge.body_limit - len(self._marked("", SUMMARY, MORE)))
 
     async def post(self, batch: _Batch) -> None:
         await self._check()

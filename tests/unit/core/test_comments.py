@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.core.test_markdown import ALLOWED, HOSTILE, tokens
-from worker.core.comments import Voice, comments, ledger_text, note_text, select, summary_text
+from worker.core.change import ChangeRef
+from worker.core.comments import (
+    Comment,
+    Marking,
+    Voice,
+    comments,
+    ledger_text,
+    note_text,
+    select,
+    summary_text,
+    with_misplaced,
+)
 from worker.core.finding import Anchor, Finding, Severity
 from worker.core.ledger import Ledger, NotReviewed
-from worker.core.marker import is_ours
+from worker.core.marker import Mark, is_ours, key_from, read, write
 from worker.core.report import Report
 from worker.core.usage import Usage
 
@@ -279,6 +290,95 @@ def test_what_was_raised_before_and_not_found_again_is_counted() -> None:
 def test_what_was_raised_before_is_not_called_gone_where_not_all_could_be_reviewed() -> None:
     cut = report(ledger=Ledger(2, 1, (UNANSWERED,)))
     assert "not found again" not in summary_text(cut, Voice(), raised={"fp8"})
+
+
+# ------------------------------------------------------------------------------------ told in a summary
+
+
+def noting(limit: int = 65_536) -> Marking:
+    return Marking(lambda fingerprints: f"<!-- {','.join(fingerprints)} -->", limit)
+
+
+def told_in(text: str) -> list[str]:
+    return [name for mark in re.findall("<!-- (.*) -->", text) for name in mark.split(",")]
+
+
+def test_what_a_summary_lists_is_noted_right_behind_it() -> None:
+    said = report(finding(1), finding(2), finding(3, anchored=False), finding(4))
+    text = summary_text(said, Voice(max_comments=1), raised={"fp4"}, marking=noting())
+    listed, mark, rest = text.partition("\n\n<!-- fp2,fp3 -->\n\n")
+    assert mark
+    assert listed.splitlines()[-1] == "- 🟠 `a.py` **Finding 3** Why it is wrong."
+    assert rest.startswith("**Raised on an earlier commit and still there**")
+    assert listed + "\n\n" + rest == summary_text(said, Voice(max_comments=1), raised={"fp4"})
+
+
+def test_nothing_listed_leaves_no_mark() -> None:
+    assert told_in(summary_text(report(finding(1)), Voice(), marking=noting())) == []
+
+
+def test_what_is_only_counted_is_not_noted_as_told() -> None:
+    text = summary_text(report(*(finding(n, anchored=False) for n in range(1, 61))), Voice(), marking=noting())
+    assert told_in(text) == [f"fp{n}" for n in range(1, 51)]
+
+
+@pytest.mark.parametrize("room", range(-3, 40))
+def test_marks_give_way_last_ranked_first_and_no_text_gives_way_to_them(room: int) -> None:
+    said = report(finding(1, Severity.LOW, anchored=False), finding(2, anchored=False), finding(3, anchored=False))
+    plain = summary_text(said, Voice())
+    text = summary_text(said, Voice(), marking=noting(len(plain) + room))
+    assert re.sub("<!-- .* -->\n\n", "", text) == plain
+    assert len(text) <= len(plain) + max(room, 0)
+    assert told_in(text) == ["fp2", "fp3", "fp1"][: max(0, (room - 10) // 4)]
+
+
+def test_what_was_told_in_a_summary_gets_no_comment_later_and_stands_behind_what_is_worse() -> None:
+    said = report(finding(1, Severity.LOW), finding(2, Severity.CRITICAL, anchored=False), finding(3))
+    chosen = select(said, Voice(), raised={"fp1", "fp2"})
+    assert [f.fingerprint for f in chosen.inline] == ["fp3"]
+    assert [f.fingerprint for f in chosen.raised_before] == ["fp2", "fp1"]
+
+
+# -------------------------------------------------------------------------------------- misplaced
+
+KEY = key_from("a false secret of the tests")
+REF = ChangeRef("github", "acme/shop", 7)
+LIMIT = 65_536
+
+
+def marked(text: str, fingerprint: str) -> str:
+    return write(Mark("01f", "a" * 64, fingerprint), key=KEY, ref=REF, repository_id="42") + f"\n{text}"
+
+
+def misplaced(lengths: list[int]) -> list[Comment]:
+    """Comments of so many lines of text; the first line is the title."""
+    return [
+        Comment("a.py", "RIGHT", 7, 7, marked(f"Title {n}.\n\n" + "A line of text.\n" * length, f"fp{n}"), f"fp{n}")
+        for n, length in enumerate(lengths)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 600), min_size=1, max_size=25), st.integers(0, 5_000))
+def test_misplaced_comments_keep_every_mark_and_title_however_long_they_are(lengths: list[int], lines: int) -> None:
+    summary = marked("### Verdict\n\n" + "A line of the summary.\n" * lines, "summary")
+    text = with_misplaced(summary, misplaced(lengths), forge="GitHub", limit=LIMIT, ending="Cut.")
+    assert len(text) <= LIMIT
+    names = {mark.fingerprint for mark in read(text, key=KEY, ref=REF)}
+    assert names == {"summary", *(f"fp{n}" for n in range(len(lengths)))}
+    assert "### Verdict" in text
+    assert all(f"\nTitle {n}.\n" in text for n in range(len(lengths)))
+    whole = len(summary) + sum(lengths) * 16 + len(lengths) * 500 + 200 < LIMIT
+    assert not (whole and "Cut." in text)
+
+
+def test_a_short_misplaced_comment_is_not_cut_for_the_long_ones() -> None:
+    comments = misplaced([30, *[500] * 24])
+    text = with_misplaced(marked("Summary", "summary"), comments, forge="GitHub", limit=LIMIT, ending="Cut.")
+    short, *long = text.split("`a.py:7`")[1:]
+    assert short.count("A line of text.") == 30
+    assert all(part.rstrip().endswith("Cut.") for part in long)
+    assert len(text) > LIMIT - 25 * 200
 
 
 def test_a_secret_is_masked_everywhere() -> None:

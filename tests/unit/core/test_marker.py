@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from worker.core import markdown
 from worker.core.change import ChangeRef
-from worker.core.marker import Mark, is_ours, key_from, read, write
+from worker.core.marker import Mark, Told, is_ours, key_from, parted, read, read_told, write, write_told
 
 KEY = key_from("a false secret of the tests")
 REF = ChangeRef("github", "acme/shop", 7)
 MARK = Mark(job="01f", head="a" * 40, fingerprint="fp.2")
 WRITTEN = write(MARK, key=KEY, ref=REF)
+TOLD = Told(job="01f", head="a" * 40, fingerprints=("fp1", "fp2", "0123456789abcdef"))
+TOLD_WRITTEN = write_told(TOLD, key=KEY, ref=REF)
 
 
 def test_a_mark_is_read_back_among_other_text() -> None:
@@ -71,8 +73,60 @@ def test_a_part_that_could_end_the_comment_is_refused(part: str) -> None:
         write(Mark(job=part, head="a" * 40, fingerprint="f"), key=KEY, ref=REF)
 
 
-@given(st.text())
-def test_rendered_text_never_holds_a_mark(text: str) -> None:
-    for rendered in (markdown.block(text + WRITTEN), markdown.inline(WRITTEN + text), markdown.fence(WRITTEN)):
+@given(st.text(), st.sampled_from([WRITTEN, TOLD_WRITTEN]))
+def test_rendered_text_never_holds_a_mark(text: str, mark: str) -> None:
+    for rendered in (markdown.block(text + mark), markdown.inline(mark + text), markdown.fence(mark)):
         assert not is_ours(rendered)
         assert list(read(rendered, key=KEY, ref=REF)) == []
+        assert list(read_told(rendered, key=KEY, ref=REF)) == []
+
+
+def test_a_mark_of_many_findings_is_one_line_and_read_back_among_other_text() -> None:
+    assert "\n" not in TOLD_WRITTEN
+    assert list(read_told(f"{WRITTEN}\n- a row\n\n{TOLD_WRITTEN}\n\nmore", key=KEY, ref=REF)) == [TOLD]
+    assert is_ours(TOLD_WRITTEN)
+
+
+def test_a_mark_of_many_findings_is_known_by_the_repository_s_name_and_by_its_id() -> None:
+    text = write_told(TOLD, key=KEY, ref=REF, repository_id="42")
+    renamed = ChangeRef("github", "acme/store", 7)
+    assert list(read_told(text, key=KEY, ref=REF)) == [TOLD]
+    assert list(read_told(text, key=KEY, ref=renamed, repository_id="42")) == [TOLD]
+    assert list(read_told(text, key=KEY, ref=renamed, repository_id="43")) == []
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        TOLD_WRITTEN.replace("job=01f", "job=01e"),
+        TOLD_WRITTEN.replace("a" * 40, "b" * 40),
+        TOLD_WRITTEN.replace("fp1,fp2", "fp1,fp3"),
+        TOLD_WRITTEN.replace("fp1,fp2,", "fp1,"),
+        TOLD_WRITTEN.replace("fp1,fp2", "fp1:fp2"),
+        write_told(TOLD, key=key_from("another"), ref=REF),
+        write_told(TOLD, key=KEY, ref=ChangeRef("github", "acme/shop", 8)),
+    ],
+)
+def test_a_forged_or_copied_mark_of_many_findings_says_nothing(forged: str) -> None:
+    assert list(read_told(forged, key=KEY, ref=REF)) == []
+
+
+def test_neither_kind_of_mark_is_taken_for_the_other() -> None:
+    """A program that knows no marks of many findings reads nothing from them."""
+    assert list(read(TOLD_WRITTEN, key=KEY, ref=REF)) == []
+    assert list(read_told(WRITTEN, key=KEY, ref=REF)) == []
+    one = Told(MARK.job, MARK.head, (MARK.fingerprint,))
+    as_other = write_told(one, key=KEY, ref=REF).replace("kimi-review:told", "kimi-review:v1").replace("fps=", "fp=")
+    assert as_other.startswith(WRITTEN.partition("sig=")[0])
+    assert list(read(as_other, key=KEY, ref=REF)) == []
+
+
+@pytest.mark.parametrize("fingerprints", [(), ("a,b",), ("fp1", "a--b"), ("fp1", "x-->")])
+def test_a_fingerprint_that_could_end_the_comment_or_pass_for_two_is_refused(fingerprints: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="marker"):
+        write_told(Told("01f", "a" * 40, fingerprints), key=KEY, ref=REF)
+
+
+def test_a_body_is_parted_into_its_marks_and_its_text() -> None:
+    assert parted(f"{WRITTEN}{WRITTEN}\nText\n{WRITTEN}") == (WRITTEN + WRITTEN, f"Text\n{WRITTEN}")
+    assert parted("Text") == ("", "Text")

@@ -11,11 +11,13 @@ import pytest
 from tests.fakes.forge import MARKER_KEY
 from tests.fakes.publishing import HEAD, NEWER, REF, World, report
 from worker.core.change import Change
+from worker.core.comments import Voice, summary_text
 from worker.core.errors import (
     LeaseLost,
     NotAuthorised,
     Superseded,
     Unprocessable,
+    Unreachable,
 )
 from worker.core.job import Claim, Intent, State
 from worker.ports import Comment
@@ -32,6 +34,70 @@ def test_a_newer_head_supersedes_and_gets_a_job_of_its_own() -> None:
         assert caught.value.by == NEWER
         assert world.visible() == []
         assert NEWER in {job.head for job in await world.jobs.find(REF)}
+
+    asyncio.run(scenario())
+
+
+def test_a_push_brings_comments_on_what_was_told_nowhere_before_however_often_somebody_pushes() -> None:
+    async def scenario() -> None:
+        world = World(voice=Voice(max_comments=25))
+        assert await world.publish(await world.claim(report(49))) == Published(comments=25)
+        assert await world.push("c" * 40, report(50)) == Published(comments=1)
+        assert await world.push("d" * 40, report(52)) == Published(comments=2)
+        first, second, third = world.forge.reviews[REF]
+        assert [comment.fingerprint for comment in second.comments] == ["fp50"]
+        assert [comment.fingerprint for comment in third.comments] == ["fp51", "fp52"]
+        assert "Why it is wrong." in first.body
+        # Of what was told before one line each: where, how bad, what.
+        assert second.body.count("- 🟠 `src/") == 49
+        assert "Why it is wrong." not in second.body
+        assert "52 findings, the worst high" in third.body
+
+    asyncio.run(scenario())
+
+
+def test_what_a_summary_told_and_is_found_no_more_is_counted_as_what_was_told_at_a_line() -> None:
+    async def scenario() -> None:
+        world = World(voice=Voice(max_comments=1))
+        await world.publish(await world.claim(report(4)))
+        await world.push(NEWER, report(1))
+        assert "3 findings raised on an earlier commit were not found again." in world.forge.reviews[REF][1].body
+
+    asyncio.run(scenario())
+
+
+def test_a_review_begun_again_at_a_later_head_does_not_forget_what_a_summary_told() -> None:
+    async def scenario() -> None:
+        world = World(voice=Voice(max_comments=4))
+        world.forge.comments_per_post = 2
+        await world.publish(await world.claim(report(8)))
+        post = world.forge.post
+
+        async def once(change: Change, *, summary: str, comments: Sequence[Comment]) -> None:
+            await post(change, summary=summary, comments=comments)
+            world.forge.post = post  # type: ignore[method-assign]
+            raise Unreachable("the network is gone")
+
+        world.forge.post = once  # type: ignore[method-assign]
+        with pytest.raises(Unreachable):
+            await world.push(NEWER, report(11))
+        (job,) = [job for job in await world.jobs.find(REF) if job.head == NEWER]
+        assert await world.publish(await world.claim_again(job.id)) == Published(comments=1, already=2)
+        assert world.visible() == ["fp1", "fp2", "fp3", "fp4", "fp9", "fp10", "fp11"]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_summary_has_no_room_to_note_is_told_again_and_never_lost() -> None:
+    async def scenario() -> None:
+        world = World(voice=Voice(max_comments=0))
+        world.forge.body_limit = len(summary_text(report(3), world.voice)) + 400
+        await world.publish(await world.claim(report(3)))
+        (review,) = world.forge.reviews[REF]
+        assert all(f"**Finding {number}**" in review.body for number in (1, 2, 3))
+        assert "The rest is left out" not in review.body
+        world.voice = Voice()
+        assert (await world.push(NEWER, report(3))).comments == 3
 
     asyncio.run(scenario())
 

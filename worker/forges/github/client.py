@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from worker import __version__
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
+from worker.core.comments import with_misplaced
 from worker.core.errors import BadInput, NotFound, ReviewError, Unprocessable, WrongEndpoint
-from worker.core.markdown import code, fit, visible
+from worker.core.markdown import fit, visible
 from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
 from worker.forges.github.diff import snapshot
@@ -48,6 +49,7 @@ class GitHubClient:
 
     name = "github"
     comments_per_post = COMMENTS_A_REVIEW
+    body_limit = BODY_LIMIT
 
     def __init__(self, access: Access, clock: Clock) -> None:
         self._access = access
@@ -121,6 +123,9 @@ class GitHubClient:
                     continue
                 for mark in self._marks(change, post):
                     (here if mark.head == change.head else earlier).add(mark.fingerprint)
+                for told in self._told(change, post):
+                    if told.head != change.head:
+                        earlier.update(told.fingerprints)
         return Posted(
             has_summary=marker.SUMMARY in here,
             fingerprints=frozenset(here - marker.OWN),
@@ -138,6 +143,11 @@ class GitHubClient:
 
     def _marks(self, change: Change, post: Post) -> Iterator[marker.Mark]:
         return marker.read(
+            post.body or "", key=self._access.marker_key, ref=change.ref, repository_id=change.repository_id
+        )
+
+    def _told(self, change: Change, post: Post) -> Iterator[marker.Told]:
+        return marker.read_told(
             post.body or "", key=self._access.marker_key, ref=change.ref, repository_id=change.repository_id
         )
 
@@ -170,7 +180,9 @@ class GitHubClient:
                 raise  # not for a comment: the head is not known, say
         bad = await self._refused(change, comments)
         await self._review(
-            change, _with_misplaced(summary, bad), [comment for comment in comments if comment not in bad]
+            change,
+            with_misplaced(summary, bad, forge="GitHub", limit=BODY_LIMIT, ending=CUT),
+            [comment for comment in comments if comment not in bad],
         )
 
     async def note(self, change: Change, body: str) -> None:
@@ -405,17 +417,3 @@ def _comment(comment: Comment) -> dict[str, Any]:
         # GitHub refuses a range of one line.
         payload |= {"start_line": comment.start_line, "start_side": comment.side}
     return payload
-
-
-def _with_misplaced(summary: str, comments: Sequence[Comment]) -> str:
-    """The summary with the comments that GitHub put at no line; each keeps its marker, so it is known as posted."""
-    if not comments:
-        return summary
-    parts = ["**Not placed by GitHub at their lines:**"]
-    for comment in comments:
-        lines = f"{comment.line}" if comment.start_line == comment.line else f"{comment.start_line}–{comment.line}"
-        parts.append(f"{code(f'{comment.path}:{lines}')}\n\n{comment.body}")
-    misplaced = "\n\n".join(parts)
-    # Their markers must stand whatever is cut, or they would be posted again.
-    room = max(BODY_LIMIT - len(misplaced) - 2, BODY_LIMIT // 4)
-    return f"{fit(summary, room, ending=CUT)}\n\n{misplaced}"

@@ -31,7 +31,7 @@ from worker.core.errors import (
     Unreachable,
     WrongEndpoint,
 )
-from worker.core.marker import SUMMARY, Mark, write
+from worker.core.marker import SUMMARY, Mark, Told, write, write_told
 from worker.core.retry import READ_RULE
 from worker.forges.access import Access
 from worker.forges.github import client
@@ -275,6 +275,27 @@ def test_our_mark_is_found_behind_a_thousand_comments_of_others(world: World) ->
 
 def test_a_short_page_is_not_taken_for_the_last_one_where_github_names_another(world: World) -> None:
     world.post(comment(5))
+@pytest.mark.parametrize(
+    ("state", "edit", "known"),
+    [
+        ("COMMENTED", lambda body: f"Note of a maintainer.\n\n{body}\n\nAnd another.", {"fp8"}),
+        ("DISMISSED", lambda body: body, {"fp8"}),
+        ("COMMENTED", lambda body: "Taken out by a maintainer.", set()),
+        ("PENDING", lambda body: body, set()),
+    ],
+    ids=["edited", "dismissed", "emptied", "pending"],
+)
+def test_what_a_summary_told_is_known_as_long_as_people_can_read_it(
+    world: World, state: str, edit: Callable[[str], str], known: set[str]
+) -> None:
+    mark = write_told(Told("job", world.change.head, ("fp8",)), key=MARKER_KEY, ref=world.ref)
+    world.post(summary=f"{world.marked(SUMMARY)}\n- a finding\n\n{mark}")
+    (review,) = world.reviews()
+    review.state, review.body = state, edit(review.body)
+    newer = replace(world.change, head="d" * 40)
+    assert world(lambda forge: forge.posted(newer)).earlier == known
+
+
     url = "https://elsewhere.example/never/asked?page=2"
     short = [{"id": 1, "state": "COMMENTED", "body": ""}]
     world.github.fail("GET", "/reviews$", 200, body=short, headers={"link": f'<{url}>; rel="next"'})
