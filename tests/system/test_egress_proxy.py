@@ -22,6 +22,7 @@ from tests.fakes.shell import Shell
 from tests.fakes.tls import Authority, authority, terminating
 from worker import outward
 from worker.checkout import CheckoutLimits, MirrorCheckout
+from worker.cli.check import proxy_row
 from worker.core.change import Change, ChangeRef
 from worker.core.egress import Egress, egress_of
 from worker.core.errors import ConfigurationError, NotAuthorised, ReviewError, Unreachable
@@ -34,6 +35,7 @@ from worker.providers.account import balance, models_offered, next_reset
 from worker.providers.catalogue import lookup
 from worker.providers.connect import connect
 from worker.providers.endpoint import Endpoint
+from worker.settings import Role, load
 
 REPOSITORY = "acme/shop"
 REF = ChangeRef("github", REPOSITORY, 1)
@@ -232,24 +234,43 @@ def test_authorities_that_cannot_be_read_are_told_by_the_model_s_client_too(
         asyncio.run(asked(Endpoint(town.kimi.base_url, kimi.KEY, "kimi-k2.6")))
 
 
-@pytest.mark.parametrize("is_allowed", [True, False])
-def test_check_says_what_the_proxy_is_used_for(town: Town, is_allowed: bool) -> None:
-    host = "kimi.test" if is_allowed else NOWHERE
+def test_check_says_what_the_proxy_is_used_for(town: Town) -> None:
     done = Shell(town.folder, town.folder / "home")(
         "check",
         "--json",
         HTTP_PROXY=town.proxy.url,
-        USE_ENV_PROXIES=str(is_allowed).lower(),
-        API_OPENAI_FORCE_BASE_URL=town.named(town.kimi.base_url, "http", host),
+        USE_ENV_PROXIES="true",
+        API_OPENAI_FORCE_BASE_URL=town.named(town.kimi.base_url, "http", "kimi.test"),
         API_OPEN_AI_API_KEY=kimi.KEY,
-        ALLOW_INSECURE_HOSTS=host,
+        ALLOW_INSECURE_HOSTS="kimi.test",
     )
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert rows["completion"]["ok"], rows
-    if is_allowed:
-        assert rows["proxy"]["detail"] == f"by {town.proxy.where}: kimi.test"
-        assert town.proxy.seen
-    else:
-        assert rows["proxy"]["detail"] == "HTTP_PROXY is set and not used: USE_ENV_PROXIES=true uses the proxy"
-        assert town.proxy.seen == []
+    assert rows["proxy"]["detail"] == f"by {town.proxy.where}: kimi.test"
+    assert town.proxy.seen
     assert not any(secret in done.stdout + done.stderr for secret in town.egress().secrets)
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://p:1"}, "HTTPS_PROXY is set and not used: USE_ENV_PROXIES=true uses the proxy"),
+        (
+            {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:1"},
+            "HTTPS_PROXY and HTTP_PROXY are set and not used: USE_ENV_PROXIES=true uses the proxy",
+        ),
+        (
+            {"USE_ENV_PROXIES": "true"},
+            "USE_ENV_PROXIES is true, and the process's environment has no HTTPS_PROXY or HTTP_PROXY: everything goes"
+            " directly",
+        ),
+        (
+            {"USE_ENV_PROXIES": "true", "HTTPS_PROXY": "http://p:1", "NO_PROXY": "github.com", "GITHUB_TOKEN": TOKEN},
+            "by p:1: api.moonshot.ai; directly: api.github.com, github.com",
+        ),
+    ],
+)
+def test_check_has_a_row_wherever_somebody_speaks_of_a_proxy(environ: dict[str, str], told: str | None) -> None:
+    row = proxy_row(load({"API_OPEN_AI_API_KEY": kimi.KEY} | environ, role=Role.CHECK, dotenv=None))
+    assert (row and row.detail) == told

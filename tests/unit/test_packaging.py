@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from dotenv import dotenv_values
 from ruamel.yaml import YAML
 
+from tests.fakes.loopback import Loopback, Quiet
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,29 @@ def test_redis_keeps_what_it_confirmed_and_has_a_password_without_a_default(serv
 def test_no_service_of_ours_starts_before_redis_is_healthy(services: dict[str, Any]) -> None:
     for name in OURS:
         assert services[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def test_the_api_s_health_is_not_asked_for_by_a_proxy_of_the_environment(services: dict[str, Any]) -> None:
+    _, _, option, code = services["api"]["healthcheck"]["test"]
+    healthy = Loopback(_Healthy, None)
+    healthy.start()
+    try:
+        done = subprocess.run(
+            [sys.executable, option, code.replace("http://127.0.0.1:8000", healthy.address)],
+            env={"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        healthy.stop()
+    assert done.returncode == 0, done.stderr
+
+
+class _Healthy(Quiet, BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
 
 
 def test_every_variable_that_the_compose_file_uses_is_a_setting(services: dict[str, Any]) -> None:
