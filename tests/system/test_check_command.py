@@ -64,6 +64,23 @@ def test_a_secret_pasted_into_the_wrong_setting_is_not_shown(tmp_path: Path) -> 
     assert pasted not in done.stdout + done.stderr
 
 
+def test_without_redis_the_forge_is_named_as_not_tried(tmp_path: Path) -> None:
+    with KimiServer() as kimi:
+        done = Shell(tmp_path, tmp_path / "home")(
+            "check",
+            "--json",
+            API_OPENAI_FORCE_BASE_URL=kimi.base_url,
+            API_OPEN_AI_API_KEY=KEY,
+            GITHUB_TOKEN="a-token-of-the-tests",
+            GITHUB_REPOSITORIES="acme/shop",
+            REDIS_URL="redis://127.0.0.1:1/0",
+        )
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert not rows["redis"]["ok"]
+    assert (rows["github"]["ok"], rows["github"]["detail"]) == (False, "not tried: Redis is away")
+    assert rows["completion"]["ok"]
+
+
 def test_after_a_top_up_a_tiny_answer_lets_the_fleet_go_on_at_once(tmp_path: Path, redis_url: str) -> None:
     async def wait(redis: Redis, account: str) -> str:
         """The account without balance, and a job that waits for it."""
