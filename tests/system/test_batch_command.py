@@ -59,6 +59,7 @@ def test_a_file_is_queued_worked_off_and_adds_nothing_when_given_again(
     again = shell("batch", "changes", "--yes")
     assert (again.returncode, again.stderr) == (0, "")
     assert "0 to review, 2 with a job already." in again.stdout
+    assert "`kimi-review jobs` shows how far" in again.stdout
     assert len(status(shell)) == 2
     assert "2 of 2 reviews ended: 2 done" in shell("batch", "status").stdout
 

@@ -133,7 +133,7 @@ def _agreed(chosen: Chosen, priced: Estimate, settings: Settings, *, is_agreed: 
     if len(chosen.left_out) > SHOWN_ROWS:
         console.print(f"  left out: {len(chosen.left_out) - SHOWN_ROWS} more")
     if not chosen.new:
-        console.print("Nothing to add. `kimi-review batch status` shows how far the others are.")
+        console.print("Nothing to add. `kimi-review jobs` shows how far the others are.")
         return False
     if priced.usd_each is None:
         console.print(f"Cost not known: {priced.basis}.")
@@ -189,7 +189,8 @@ def _queue(installation: Installation, chosen: Chosen) -> None:
     console.print(f"{stored[True]} queued{there}")
     show_pause(paused, console)
     console.print("Workers take them up when nothing more urgent waits: `kimi-review serve`, or the containers.")
-    console.print("Next: `kimi-review batch status`.")
+    # Jobs that a webhook or a command made before are no batch's, and `batch status` knows nothing of them.
+    console.print(f"Next: `kimi-review {'batch status' if stored[True] else 'jobs'}`.")
 
 
 def _status(*, as_json: bool) -> None:
