@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +16,7 @@ from worker.core.delivery import Ignored
 from worker.core.errors import BadInput, ConfigurationError, NotSigned, Transient
 from worker.core.job import Accepted, Intent, Priority
 from worker.core.job_json import job_json
+from worker.core.strict_json import read_object
 from worker.ingress.access import is_bearer
 from worker.ingress.answers import accepted, refused
 from worker.ingress.body import BodyReader, BodyRefused
@@ -156,12 +156,7 @@ class Intake:
 
 
 def _review_request(body: bytes) -> ReviewRequest:
-    try:
-        value: Any = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadInput("The body is not JSON in UTF-8.") from None
-    if not isinstance(value, dict):
-        raise BadInput("The body is JSON, but not an object.")
+    value = read_object(body)
     try:
         return ReviewRequest.model_validate(value)
     except ValidationError as error:

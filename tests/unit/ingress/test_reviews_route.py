@@ -71,7 +71,16 @@ def test_what_a_repository_or_a_head_looks_like_is_said_in_words(world: World) -
     assert "40 or 64" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
+@pytest.mark.parametrize("name", ["number", "repository", "no such name"])
+def test_a_name_that_is_there_twice_is_refused_and_said(world: World, name: str) -> None:
+    body = body_of(ASKED)[:-1] + f', "{name}": 8, "{name}": 9}}'.encode()
+    answer = call(world, "POST", "/reviews", body=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == f'The body holds the name "{name}" twice in one object.'
+    assert world.store.jobs == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null", b'{"number": NaN}', b'{"a":' * 100_000])
 def test_a_body_that_is_no_object_is_refused(world: World, body: bytes) -> None:
     assert call(world, "POST", "/reviews", body=body).status_code == 400
 
