@@ -39,6 +39,7 @@ from worker.settings import Role, load
 
 REPOSITORY = "acme/shop"
 REF = ChangeRef("github", REPOSITORY, 1)
+CHANGE = Change(REF, head="a" * 40, base="b" * 40)
 LOGIN = "worker:p@ss/of-the-proxy"
 NOWHERE = "0.0.0.0"
 """This machine, which no rule takes for loopback: what goes there directly arrives, without a name being looked up."""
@@ -199,31 +200,39 @@ def test_a_login_in_netrc_is_never_sent(town: Town, monkeypatch: pytest.MonkeyPa
     assert "authorization" not in {name.lower() for name in request.headers}
 
 
-@pytest.mark.parametrize(("is_allowed", "status"), [(False, None), (True, 407), (True, 403)])
-def test_a_connection_that_failed_says_what_the_proxy_has_to_do_with_it(
-    town: Town, is_allowed: bool, status: int | None
-) -> None:
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_a_proxy_that_asks_for_another_login_is_told_and_asked_no_second_time(town: Town, scheme: str) -> None:
+    egress = town.egress()
+    town.proxy.login = "worker:a-newer-password"
+    url = f"{scheme}://github.test:1"
+    access = Access(url=url, api_url=url, marker_key=b"k", token=TOKEN, egress=egress)
+    with pytest.raises(NotAuthorised, match=rf"407.*by the proxy {town.proxy.where}") as model:
+        asyncio.run(asked(Endpoint(f"{url}/v1", kimi.KEY, "kimi-k2.6", egress=egress)))
+    with pytest.raises(NotAuthorised, match=r"407.*HTTPS_PROXY") as api:
+        asyncio.run(read(access))
+    with pytest.raises(NotAuthorised, match=r"407.*HTTPS_PROXY") as git:
+        asyncio.run(fetched(CHANGE, Remote(f"{url}/{REPOSITORY}.git"), town.folder, egress))
+    for error in (model, api, git):
+        assert not any(secret in str(error.value) for secret in egress.secrets)
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_connection_that_failed_says_what_the_proxy_has_to_do_with_it(town: Town, is_allowed: bool) -> None:
     egress = town.egress(is_allowed=is_allowed)
-    if status == 407:
-        town.proxy.login = "worker:a-newer-password"
-    town.proxy.refuses = 403 if status == 403 else None
-    # Nobody listens there; the proxy would not even try.
-    host = "github.test:1" if is_allowed else f"{NOWHERE}:1"
-    access = Access(url=f"https://{host}", api_url=f"https://{host}", marker_key=b"k", token=TOKEN, egress=egress)
-    expected = NotAuthorised if status == 407 else Unreachable
+    town.proxy.refuses = 403
+    # Nobody listens there, and the proxy does not even try.
+    url = "https://github.test:1" if is_allowed else f"https://{NOWHERE}:1"
+    access = Access(url=url, api_url=url, marker_key=b"k", token=TOKEN, egress=egress)
     told = "HTTPS_PROXY is set and not used: USE_ENV_PROXIES=true uses it"
     if is_allowed:
         told = f"by the proxy {town.proxy.where} of HTTPS_PROXY"
-    with pytest.raises(expected, match=told) as model:
-        asyncio.run(asked(Endpoint(f"https://{host}/v1", kimi.KEY, "kimi-k2.6", egress=egress)))
-    with pytest.raises(expected, match=told) as api:
+    answers = "the proxy answers 403.*" if is_allowed else ""
+    with pytest.raises(Unreachable, match=answers + told):
+        asyncio.run(asked(Endpoint(f"{url}/v1", kimi.KEY, "kimi-k2.6", egress=egress)))
+    with pytest.raises(Unreachable, match=answers + told):
         asyncio.run(read(access))
-    change = Change(REF, head="a" * 40, base="b" * 40)
-    with pytest.raises(expected, match="407" if status == 407 else told) as git:
-        asyncio.run(fetched(change, Remote(f"https://{host}/{REPOSITORY}.git"), town.folder, egress))
-    assert status is None or all(str(status) in str(error.value) for error in (model, api))
-    for error in (model, api, git):
-        assert not any(secret in str(error.value) for secret in egress.secrets)
+    with pytest.raises(Unreachable, match=told):
+        asyncio.run(fetched(CHANGE, Remote(f"{url}/{REPOSITORY}.git"), town.folder, egress))
 
 
 def test_authorities_that_cannot_be_read_are_told_by_the_model_s_client_too(

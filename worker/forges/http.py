@@ -72,10 +72,7 @@ async def send(
                 " SSL_CERT_FILE names a private authority."
             ) from None
         if (status := proxy_status(error)) == 407:
-            raise NotAuthorised(
-                f"{forge} cannot be reached for {what}: the proxy asks for a name and a password (407). Put them into"
-                f" its address{remark}."
-            ) from None
+            raise _proxy_asks_for_login(forge, what) from None
         why = _kind(error) if status is None else f"the proxy answers {status}"
         raise Unreachable(f"{forge} cannot be reached for {what}: {why}{remark}.") from None
     except (httpx.TransportError, httpx.DecodingError, _TooLong) as error:
@@ -105,6 +102,8 @@ def error_of(response: httpx.Response, *, forge: str, what: str, writes: bool) -
             f"{forge} does not accept our credentials for {what}{because}. Renew the token.",
             server_time=server_time(response.headers).timestamp(),
         )
+    if status == 407:
+        return _proxy_asks_for_login(forge, what)
     if status == 403:
         return NotAuthorised(
             f"{forge} forbids {what}{because}. Check that the token may read the repository and write pull requests."
@@ -164,6 +163,14 @@ async def _read(response: httpx.Response) -> None:
             raise _TooLong
         parts.append(part)
     response._content = b"".join(parts)
+
+
+def _proxy_asks_for_login(forge: str, what: str) -> NotAuthorised:
+    # To a request for a way (CONNECT) it comes as an error, to an `http://` address as an answer.
+    return NotAuthorised(
+        f"{forge} cannot be reached for {what}: the proxy asks for a name and a password (407). Put them into its"
+        " address, in HTTPS_PROXY or HTTP_PROXY."
+    )
 
 
 def _unclear(message: str, *, writes: bool, retry_after_s: float | None = None) -> ReviewError:

@@ -188,6 +188,8 @@ def classify_complaint(
         return _redirected(asked)
     if status == 401:
         return _not_authorised(asked)
+    if status == 407:
+        return proxy_asks_for_login(endpoint)
     if status == 402:
         return _no_balance(asked)
     if status == 403:
@@ -405,14 +407,19 @@ def not_reached(error: httpx.HTTPError | httpx.InvalidURL | OSError, *, endpoint
         cause = cause.__cause__ or cause.__context__
     if (status := proxy_status(error)) is not None:
         if status == 407:
-            return NotAuthorised(
-                f"{who}: the proxy asks for a name and a password (407); put them into its address{endpoint.remark}"
-            )
+            return proxy_asks_for_login(endpoint)
         return Unreachable(f"{who}: the proxy answers {status}; check what it lets through{endpoint.remark}")
     if isinstance(error, httpx.TimeoutException):
         return Stalled(f"{who}: no connection in time ({type(error).__name__}); {PASSES}{endpoint.remark}")
     return Unreachable(
         f"{who}: no answer ({type(error).__name__}); check {setting} and the network if this lasts{endpoint.remark}"
+    )
+
+
+def proxy_asks_for_login(endpoint: Endpoint) -> NotAuthorised:
+    """407: to a request for a way (CONNECT) it comes as an error, to an `http://` address as an answer."""
+    return NotAuthorised(
+        f"{endpoint.who}: the proxy asks for a name and a password (407); put them into its address{endpoint.remark}"
     )
 
 
