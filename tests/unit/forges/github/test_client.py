@@ -273,8 +273,6 @@ def test_our_mark_is_found_behind_a_thousand_comments_of_others(world: World) ->
     assert len(world.github.requests("GET", "/reviews$")) == 11
 
 
-def test_a_short_page_is_not_taken_for_the_last_one_where_github_names_another(world: World) -> None:
-    world.post(comment(5))
 @pytest.mark.parametrize(
     ("state", "edit", "known"),
     [
@@ -296,6 +294,8 @@ def test_what_a_summary_told_is_known_as_long_as_people_can_read_it(
     assert world(lambda forge: forge.posted(newer)).earlier == known
 
 
+def test_a_short_page_is_not_taken_for_the_last_one_where_github_names_another(world: World) -> None:
+    world.post(comment(5))
     url = "https://elsewhere.example/never/asked?page=2"
     short = [{"id": 1, "state": "COMMENTED", "body": ""}]
     world.github.fail("GET", "/reviews$", 200, body=short, headers={"link": f'<{url}>; rel="next"'})
