@@ -68,11 +68,15 @@ class Conductor:
         await self.jobs.decided(job.id, "review.started", f"attempt {job.attempt}, head {change.head[:12]}")
         report = await self._examine(lease, change)
         await self._keep(claim, REPORT, dump_report(report))
+        by_rule = sum(row.is_by_rule for row in report.ledger.not_reviewed)
         log.info(
             "review.finished",
             findings=len(report.findings) + len(report.unanchored),
             reviewed_lines=report.ledger.reviewed_lines,
             changed_lines=report.ledger.changed_lines,
+            # Rows, not lines: a file that could not be read has none to count. A lock file alone makes `complete` false.
+            left_out_by_rule=by_rule,
+            not_reviewed=len(report.ledger.not_reviewed) - by_rule,
             requests=report.usage.requests,
             complete=report.is_complete,
         )
