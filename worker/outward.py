@@ -26,7 +26,7 @@ def open_client(
         follow_redirects=False,
         verify=tls(),
         proxy=None if proxy is None else _proxy(proxy.url),
-        # It would read .netrc, a second place for credentials, and decide on proxies by itself.
+        # Else, where `egress` names none, it would look for one in the environment by itself.
         trust_env=False,
     )
 

@@ -190,14 +190,19 @@ def test_what_is_not_for_the_proxy_goes_past_it(
 
 def test_a_login_in_netrc_is_never_sent(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = town.folder / ".netrc"
-    netrc.write_text("machine kimi.test login somebody password of-somebody\n")
+    netrc.write_text("default login somebody password of-somebody\n")
+    netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HOME", str(town.folder))
     endpoint = Endpoint(town.named(town.kimi.base_url, "https", "kimi.test"), "", "kimi-k2.6", egress=town.egress())
     with pytest.raises(ReviewError):
         asyncio.run(asked(endpoint))
-    [request] = town.kimi.requests
-    assert "authorization" not in {name.lower() for name in request.headers}
+    access = town.access("https", "github.test", town.egress())
+    with pytest.raises(NotAuthorised):
+        asyncio.run(fetched(CHANGE, Remote(f"{access.url}/{REPOSITORY}.git"), town.folder, access.egress))
+    asked_of = [*town.kimi.requests, *town.github.git_server.seen]
+    assert len(asked_of) >= 2
+    assert not any(name.lower() == "authorization" for request in asked_of for name in request.headers)
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])

@@ -1,7 +1,7 @@
 """By which proxy of the environment a request leaves, if by any: the one place where that is decided.
 
-Libraries decide it each in their own way (httpx and libcurl read `NO_PROXY` differently, httpx reads `.netrc` along
-with the proxies), so none of them is asked: they are handed what this says.
+Libraries decide it each in their own way (networks in `NO_PROXY`, loopback, a proxy without a port: httpx and libcurl
+differ in all three), so none of them is asked: they are handed what this says.
 """
 
 from __future__ import annotations
