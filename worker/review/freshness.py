@@ -39,7 +39,7 @@ class Freshness:
         if change.head == head or change.state != "open":
             return change
         if job.attempt < LAGGING_ATTEMPTS and await self._came_before(job, change.head):
-            raise Unreachable(f"The forge still shows the earlier head {change.head[:12]}. It is tried again.")
+            raise Unreachable(f"The forge still shows the earlier head {change.head[:12]}.")
         await self.jobs.accept(
             Intent(
                 ref=job.ref,

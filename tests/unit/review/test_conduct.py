@@ -210,7 +210,7 @@ class DeafForge(MemoryForge):
     """Tells of changes, and not of what is posted on them."""
 
     async def posted(self, change: Change) -> Posted:
-        raise Unreachable("GitHub answers 502 to comments. It is tried again.")
+        raise Unreachable("GitHub answers 502 to comments.")
 
 
 def test_a_forge_that_does_not_tell_what_is_posted_holds_up_no_review() -> None:

@@ -16,7 +16,7 @@ from worker import __version__
 from worker.core import marker
 from worker.core.change import Change, ChangeRef, Snapshot
 from worker.core.comments import with_misplaced
-from worker.core.errors import BadInput, NotFound, ReviewError, Unprocessable, WrongEndpoint
+from worker.core.errors import BadInput, NotFound, OutcomeUnknown, ReviewError, Unprocessable, WrongEndpoint
 from worker.core.markdown import fit, visible
 from worker.forges.access import Access
 from worker.forges.github.credentials import credentials
@@ -205,7 +205,12 @@ class GitHubClient:
             payload["event"] = event
         path = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}/reviews"
         what = f"a review of {_named(change.ref)}"
-        return _read(Post, await self._send(change.ref, "POST", path, payload, what=what), what=what).id
+        answer = await self._send(change.ref, "POST", path, payload, what=what)
+        try:
+            return _read(Post, answer, what=what).id
+        except WrongEndpoint as error:
+            # It was told that the review was made, by an answer that does not show it: our marker will tell.
+            raise OutcomeUnknown(str(error)) from None
 
     async def _refused(self, change: Change, comments: Sequence[Comment]) -> list[Comment]:
         """The comments for which GitHub refuses a review: it does not name them, so halves are tried.
@@ -399,7 +404,8 @@ def _read(model: type[P], answer: Any, *, what: str) -> P:
         return model.model_validate(answer)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-        raise WrongEndpoint(f"GitHub's answer for {what} lacks {where!r}. Check GITHUB_API_URL.") from None
+        lack = f"lacks {where!r}" if where else "is no object"
+        raise WrongEndpoint(f"GitHub's answer for {what} {lack}. Check GITHUB_API_URL.") from None
 
 
 def _basic(token: str) -> str:

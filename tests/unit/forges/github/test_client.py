@@ -111,6 +111,8 @@ def failure(call: Callable[[], object]) -> ReviewError:
         ({"status": None, "acts": True}, OutcomeUnknown),
         ({"status": None, "acts": True, "hang_s": 2.0}, OutcomeUnknown),
         ({"status": 200, "body": b"<html>Unicorn!</html>"}, OutcomeUnknown),
+        ({"status": 200, "body": {"message": "accepted"}}, OutcomeUnknown),
+        ({"status": 200, "body": []}, OutcomeUnknown),
         ({"status": 302, "headers": {"location": "http://127.0.0.1:1/"}}, WrongEndpoint),
     ],
 )
