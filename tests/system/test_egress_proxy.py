@@ -85,7 +85,7 @@ class Town:
 def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
     own = authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(own.path))
-    for name in ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"):
+    for name in ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO"):
         monkeypatch.delenv(name, raising=False)
     outward.tls.cache_clear()
     with (
@@ -166,6 +166,16 @@ def test_the_forge_is_read_and_git_fetches_by_the_proxy(town: Town, scheme: str)
     if scheme == "https":
         assert TOKEN not in "".join(town.proxy.headers)
         assert {one.split()[0] for one in town.proxy.seen} == {"CONNECT"}
+
+
+def test_a_proxy_that_speaks_tls_itself_is_trusted_by_the_same_authority(town: Town) -> None:
+    # The address of a proxy may be on this machine; that of what is asked by it may not.
+    url = town.named(town.proxy.url, "https", "localhost")
+    egress = egress_of({"HTTPS_PROXY": url.replace("//", "//worker:p%40ss%2Fof-the-proxy@")}, is_allowed=True)
+    endpoint = Endpoint(town.named(town.kimi.base_url, "https", "kimi.test"), kimi.KEY, "kimi-k2.6", egress=egress)
+    assert asyncio.run(asked(endpoint)).text
+    assert b"+x = 2" in both(town.access("https", "github.test", egress), town.folder)
+    assert {one.partition(":")[0] for one in town.proxy.seen} == {"CONNECT kimi.test", "CONNECT github.test"}
 
 
 @pytest.mark.parametrize(
