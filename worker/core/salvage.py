@@ -15,12 +15,13 @@ Item = dict[str, object]
 _DEEPEST = 64
 """Levels of nesting beyond which an object is no item of ours, and no work for the JSON reader."""
 _LONGEST = 100_000
-"""Characters within which an item must end."""
+"""Characters within which an item must end that is no JSON."""
 _READ_AGAIN = 2
 """How many times the answer's length may be read in vain before repairing stops,"""
 _READ_AGAIN_AT_LEAST = 1_000_000
 """or this many characters, for an answer of ordinary length."""
 
+_DECODER = json.JSONDecoder(strict=False)
 # An unclosed string reaches to the end of the text.
 _STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
 _TOKEN = re.compile(rf"{_STRING}|[{{}}\[\]]", re.DOTALL)
@@ -159,8 +160,19 @@ class _Reader:
 
     def _end(self, start: int) -> tuple[int | None, bool]:
         """Where the object at `start` ends (None: nowhere), and whether it is nested beyond reason."""
+        limit = start + _LONGEST
+        end, is_deep = self._closed(start, limit)
+        if end is None and limit < len(self._text) and self._allowance > 0:
+            whole = _end_of_json(self._text, start)
+            if whole is not None:
+                return self._closed(start, whole)
+            self._allowance -= len(self._text) - start
+        return end, is_deep
+
+    def _closed(self, start: int, limit: int) -> tuple[int | None, bool]:
+        """As `_end`, by its marks alone, and within `limit`."""
         depth = deepest = 0
-        for token in _TOKEN.finditer(self._text, start, start + _LONGEST):
+        for token in _TOKEN.finditer(self._text, start, limit):
             mark = token[0]
             if mark in "{[":
                 depth += 1
@@ -201,6 +213,14 @@ def _json(text: str) -> object:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):
         # ValueError: no JSON, or a number of thousands of digits.
+        return None
+
+
+def _end_of_json(text: str, start: int) -> int | None:
+    """Where the JSON value at `start` ends, however long it is; None where there is none."""
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
         return None
 
 

@@ -92,6 +92,27 @@ def test_what_holds_no_answer_says_so(text: str) -> None:
     assert read.problems
 
 
+@pytest.mark.parametrize("form", ['{{"findings": [{}, {}, {}]}}', "[{}, {}, {}]", "Look:\n{}\n{}\n{}"])
+@pytest.mark.parametrize("length", [99_000, 150_000, 700_000])
+def test_an_item_of_any_length_is_read_where_it_is_json(form: str, length: int) -> None:
+    """Several of them too: what is read in vain alone is charged."""
+    long = json.dumps(ITEM | {"title": "Long", "line": 99, "end_line": None, "body": 'a "b" { ' * (length // 10)})
+    last = json.dumps(ITEM | {"title": "Last", "line": 100, "end_line": None})
+    read = read_findings(form.format(long, long.replace("99", "98"), last))
+    assert [(claim.line, claim.title) for claim in read.claims] == [(99, "Long"), (98, "Long"), (100, "Last")]
+    assert (read.problems, read.is_whole, read.is_cut) == ((), True, False)
+
+
+def test_a_long_item_that_is_cut_or_nested_too_deep_is_told() -> None:
+    long = json.dumps(ITEM | {"body": "b" * 150_000})
+    read = read_findings(f'{{"findings": [{json.dumps(ITEM)}, {long[:-9]}')
+    assert (read.claims, read.is_cut) == ((CLAIM,), True)
+    deep = long[:-1] + ', "more": ' + "[" * 70 + "]" * 70 + "}"
+    read = read_findings(f'{{"findings": [{deep}, {json.dumps(ITEM)}]}}')
+    assert read.claims == (CLAIM,)
+    assert read.problems == ("an item that is nested too deep was left out",)
+
+
 def test_a_cut_list_says_that_it_is_cut() -> None:
     read = read_findings(WHOLE[:-2] + ', {"file": "F2", "title": "cut he')
     assert read.is_cut
@@ -244,8 +265,10 @@ def test_of_damaged_answers_nearly_every_finding_is_saved() -> None:
         "the same words again and again " * 65_000,
         '{"findings":[' + (json.dumps(ITEM) + ",") * 10_000,
         '"summary": "' * 160_000,
+        '{"title": ' * 200_000 + "[",
+        '{"title": "a", "body": [' + "{}," * 60_000,
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_two_megabytes_of_anything_are_read_in_seconds(text: str) -> None:
     started = time.process_time()
