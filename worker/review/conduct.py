@@ -74,7 +74,7 @@ class Conductor:
             findings=len(report.findings) + len(report.unanchored),
             reviewed_lines=report.ledger.reviewed_lines,
             changed_lines=report.ledger.changed_lines,
-            # Rows, not lines: a file that could not be read has none to count. A lock file alone makes `complete` false.
+            # Rows, not lines: a file that could not be read has none. A lock file alone makes `complete` false.
             left_out_by_rule=by_rule,
             not_reviewed=len(report.ledger.not_reviewed) - by_rule,
             requests=report.usage.requests,
