@@ -302,6 +302,8 @@ class Posted:
     fingerprints: frozenset[str] = frozenset()
     earlier: frozenset[str] = frozenset()
     """Fingerprints of what we told for other heads, at a line or in a summary, and not at a line for this one."""
+    counted: frozenset[str] = frozenset()
+    """Fingerprints of what summaries for other heads counted, and nothing has told yet."""
     is_unfinished: bool = False
     """Whether the summary says that further posts follow, and the last of them is not there."""
 

@@ -274,6 +274,21 @@ def test_a_summary_that_is_cut_calls_nothing_told_that_it_does_not_show(world: W
     assert world(lambda forge: forge.posted(replace(change, head="3" * 40))).earlier == frozenset()
 
 
+def test_what_summaries_only_counted_is_known_as_that_until_one_tells_it(world: World) -> None:
+    change = world.change()
+    counted = Told("job1", change.head, ("fp6", "fp7", "fp8", "fp9"), is_counted=True)
+    mark = write_told(counted, key=MARKER_KEY, ref=change.ref, repository_id=change.repository_id)
+    world.post(change, f"{marked(change, 'Summary', SUMMARY)}\n\n{mark}", marked_comment(change, comment(6)))
+    assert world(lambda forge: forge.posted(change)).counted == frozenset()
+    world.push()
+    newer = world.change()
+    world.post(newer, f"{marked(newer, 'Summary', SUMMARY)}\n\n{listing(newer, 'fp7')}")
+    found = world(lambda forge: forge.posted(newer))
+    assert (found.earlier, found.counted) == ({"fp6"}, {"fp7", "fp8", "fp9"})
+    found = world(lambda forge: forge.posted(replace(newer, head="3" * 40)))
+    assert (found.earlier, found.counted) == ({"fp6", "fp7"}, {"fp8", "fp9"})
+
+
 async def _body_limit(forge: Forge) -> int:
     return forge.body_limit
 

@@ -101,17 +101,16 @@ class MemoryForge:
         marks = [mark for text in texts for mark in self._marks(change, text)]
         here = {mark.fingerprint for mark in marks if mark.head == change.head}
         earlier = {mark.fingerprint for mark in marks if mark.head != change.head}
-        earlier |= {
-            fingerprint
-            for text in texts
-            for told in marker.read_told(text, key=self.marker_key, ref=change.ref, repository_id=change.repository_id)
-            if told.head != change.head
-            for fingerprint in told.fingerprints
-        }
+        counted: set[str] = set()
+        for text in texts:
+            for told in marker.read_told(text, key=self.marker_key, ref=change.ref, repository_id=change.repository_id):
+                if told.head != change.head:
+                    (counted if told.is_counted else earlier).update(told.fingerprints)
         return Posted(
             has_summary=marker.SUMMARY in here,
             fingerprints=frozenset(here - marker.OWN),
             earlier=frozenset(earlier - here - marker.OWN),
+            counted=frozenset(counted - earlier - here),
             is_unfinished=marker.MORE in here and marker.LAST not in here,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class Voice:
 class Marking:
     """How a summary notes which findings it tells, so that later looks know it."""
 
-    write: Callable[[Sequence[str]], str]
-    """Fingerprints → one line that a reader does not see (`marker.write_told`)."""
+    write: Callable[[Sequence[str], bool], str]
+    """Fingerprints, and whether they are counted only → one line that a reader does not see (`marker.write_told`)."""
     limit: int
     """How many characters the text may have, the mark included."""
 
@@ -67,7 +68,7 @@ class Selection:
 
     inline: tuple[Finding, ...]
     listed: tuple[Finding, ...]
-    """For the summary: beyond the cap, or at no line that a forge could take."""
+    """For the summary: beyond the cap, at no line that a forge could take, or counted by an earlier summary."""
     raised_before: tuple[Finding, ...]
     """Told for an earlier head, at a line or in a summary, and still there."""
     below: int
@@ -80,11 +81,14 @@ class Selection:
         return (*self.inline, *self.listed, *self.raised_before)
 
 
-def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> Selection:
+def select(
+    report: Report, voice: Voice, *, raised: Set[str] = frozenset(), counted_before: Set[str] = frozenset()
+) -> Selection:
     """Share out the findings, worst first. `raised` are the fingerprints of what was told for earlier heads.
 
     What was told in a summary gets no comment at a line later, though there be room: a push brings comments on what
-    it brings. Lines that it changes need no exception, for a finding on other code has another fingerprint.
+    it brings. Lines that it changes need no exception, for a finding on other code has another fingerprint. What
+    summaries have only counted so far, `counted_before`, is for the summary to tell.
     """
     inline: list[Finding] = []
     listed: list[Finding] = []
@@ -97,7 +101,8 @@ def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> S
         elif finding.fingerprint in raised:
             before.append(finding)
         elif (
-            finding.anchor is not None
+            finding.fingerprint not in counted_before
+            and finding.anchor is not None
             and _is_text(finding.anchor.path)
             and len(inline) < voice.max_comments
             and in_file[finding.anchor.path] < voice.max_comments_per_file
@@ -115,9 +120,12 @@ def select(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> S
     return Selection(tuple(inline), tuple(listed), tuple(before), below, gone)
 
 
-def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) -> tuple[Comment, ...]:
+def comments(
+    report: Report, voice: Voice, *, raised: Set[str] = frozenset(), counted_before: Set[str] = frozenset()
+) -> tuple[Comment, ...]:
     """The inline comments, worst first: the same for the same report, so that a restart knows what it posted."""
-    placed = [(finding, finding.anchor) for finding in select(report, voice, raised=raised).inline if finding.anchor]
+    chosen = select(report, voice, raised=raised, counted_before=counted_before)
+    placed = [(finding, finding.anchor) for finding in chosen.inline if finding.anchor]
     names = told_apart(finding.fingerprint for finding, _ in placed)
     return tuple(
         Comment(
@@ -133,14 +141,19 @@ def comments(report: Report, voice: Voice, *, raised: Set[str] = frozenset()) ->
 
 
 def summary_text(
-    report: Report, voice: Voice, *, raised: Set[str] = frozenset(), marking: Marking | None = None
+    report: Report,
+    voice: Voice,
+    *,
+    raised: Set[str] = frozenset(),
+    counted_before: Set[str] = frozenset(),
+    marking: Marking | None = None,
 ) -> str:
     """The review's own text: verdict, coverage, what stands at no line, what it cost, what to do next.
 
-    With `marking`, a mark of the findings that it lists stands right behind them, for as many as there is room: the
-    last-ranked go without first, and no text gives way to a mark.
+    With `marking`, marks of the findings that it lists or counts stand right behind them, for as many as there is
+    room: the last-ranked go without first, and no text gives way to a mark.
     """
-    chosen = select(report, voice, raised=raised)
+    chosen = select(report, voice, raised=raised, counted_before=counted_before)
     parts = [f"### {_headline(report, chosen)}"]
     if report.is_standin:
         parts.append(
@@ -162,7 +175,7 @@ def summary_text(
     text = _paragraphs(*parts, *ending)
     if marking is None:
         return text
-    return _paragraphs(*parts, _mark_of(chosen.listed, marking, room=marking.limit - len(text) - 2), *ending)
+    return _paragraphs(*parts, *_marks(chosen.listed, marking, room=marking.limit - len(text)), *ending)
 
 
 def with_misplaced(summary: str, comments: Sequence[Comment], *, forge: str, limit: int, ending: str) -> str:
@@ -337,15 +350,22 @@ def _section(title: str, findings: Iterable[Finding], voice: Voice, *, explains:
     return ["\n".join(lines)]
 
 
-def _mark_of(listed: Sequence[Finding], marking: Marking, *, room: int) -> str:
-    """The mark of as many findings as `room` characters take; of what is counted only there is none."""
-    told = list(dict.fromkeys(finding.fingerprint for finding in listed[:_LISTED_FINDINGS]))
-    while told:
-        mark = marking.write(told)
-        if len(mark) <= room:
-            return mark
-        told.pop()
-    return ""
+def _marks(listed: Sequence[Finding], marking: Marking, *, room: int) -> list[str]:
+    """Marks of as many findings as `room` characters take, with the paragraphs' ends: of the explained ones first."""
+    names = [finding.fingerprint for finding in listed]
+    explained = dict.fromkeys(names[:_LISTED_FINDINGS])
+    counted_only = [name for name in dict.fromkeys(names[_LISTED_FINDINGS:]) if name not in explained]
+    told = _mark(list(explained), marking, is_counted=False, room=room)
+    room -= len(f"{told}\n\n") if told else 0
+    return [told, _mark(counted_only, marking, is_counted=True, room=room)]
+
+
+def _mark(names: Sequence[str], marking: Marking, *, is_counted: bool, room: int) -> str:
+    def size(count: int) -> int:
+        return len(f"{marking.write(names[:count], is_counted)}\n\n")
+
+    count = bisect_right(range(1, len(names) + 1), room, key=size)
+    return marking.write(names[:count], is_counted) if count else ""
 
 
 def _gone(report: Report, chosen: Selection) -> str:

@@ -11,7 +11,8 @@ What a summary tells of at no line has one mark for all of it, with both signatu
     <!-- kimi-review:told job=… head=… fps=…,… sig=…,… -->
 
 It stands right behind the text that it vouches for, so that cutting a body never leaves it without that text, and who
-edits the text away takes it along: what nobody can read any more is told again.
+edits the text away takes it along: what nobody can read any more is told again. What it counts without naming it has
+another one, with `counted` in place of `told`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _MARK = re.compile(
 )
 _LEADING = re.compile(rf"(?:{_MARK.pattern})*")
 _TOLD = re.compile(
-    r"<!-- kimi-review:told job=([A-Za-z0-9_.:-]{1,128}) head=([0-9a-f]{40}|[0-9a-f]{64})"
+    r"<!-- kimi-review:(told|counted) job=([A-Za-z0-9_.:-]{1,128}) head=([0-9a-f]{40}|[0-9a-f]{64})"
     r" fps=([A-Za-z0-9_.:-]{1,128}(?:,[A-Za-z0-9_.:-]{1,128})*) sig=([0-9a-f]{32}(?:,[0-9a-f]{32})?) -->"
 )
 _TRACE = re.compile(r"<!--\s*kimi-review\b", re.IGNORECASE)
@@ -56,11 +57,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one mark says of several findings: a summary for `head` names and explains them."""
+    """What one mark says of several findings: a summary for `head` names and explains them, or counts them."""
 
     job: str
     head: str
     fingerprints: tuple[str, ...]
+    is_counted: bool = False
+    """Whether the summary counts them only."""
+
+    @property
+    def word(self) -> str:
+        return "counted" if self.is_counted else "told"
 
 
 def key_from(secret: str) -> bytes:
@@ -100,16 +107,17 @@ def write_told(told: Told, *, key: bytes, ref: ChangeRef, repository_id: str = "
     _check(told.job, told.head, *(told.fingerprints or ("",)))
     signatures = ",".join(_signatures(told, key=key, ref=ref, repository_id=repository_id))
     return (
-        f"<!-- kimi-review:told job={told.job} head={told.head} fps={','.join(told.fingerprints)} sig={signatures} -->"
+        f"<!-- kimi-review:{told.word} job={told.job} head={told.head} fps={','.join(told.fingerprints)}"
+        f" sig={signatures} -->"
     )
 
 
 def read_told(text: str, *, key: bytes, ref: ChangeRef, repository_id: str = "") -> Iterator[Told]:
     """The marks over several findings in `text` that we wrote for the change `ref`; trusted as `read` trusts."""
     for found in _TOLD.finditer(text):
-        told = Told(job=found[1], head=found[2], fingerprints=tuple(found[3].split(",")))
+        told = Told(found[2], found[3], tuple(found[4].split(",")), is_counted=found[1] == "counted")
         ours = _signatures(told, key=key, ref=ref, repository_id=repository_id)
-        if any(hmac.compare_digest(given, signature) for given in found[4].split(",") for signature in ours):
+        if any(hmac.compare_digest(given, signature) for given in found[5].split(",") for signature in ours):
             yield told
 
 
@@ -141,7 +149,7 @@ def _signatures(mark: Mark | Told, *, key: bytes, ref: ChangeRef, repository_id:
 
 
 def _signature(mark: Mark | Told, *, key: bytes, ref: ChangeRef, name: str) -> str:
-    # No fingerprint has a space in it, so neither kind of mark can pass for the other.
-    of = mark.fingerprint if isinstance(mark, Mark) else f"told {' '.join(mark.fingerprints)}"
+    # No fingerprint has a space in it, so no kind of mark can pass for the other.
+    of = mark.fingerprint if isinstance(mark, Mark) else f"{mark.word} {' '.join(mark.fingerprints)}"
     said = "\0".join((ref.forge, name, str(ref.number), mark.job, mark.head, of))
     return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()[:32]

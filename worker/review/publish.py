@@ -94,11 +94,17 @@ async def publish_job(lease: Lease, *, forge: Forge, publishing: Publishing) -> 
     known = Posted(has_summary=has_summary, fingerprints=fingerprints)
     run = _Run(lease, change, forge, publishing, known, record)
     posted = await run.look()
-    wanted = comments(report, publishing.voice, raised=posted.earlier)
+    wanted = comments(report, publishing.voice, raised=posted.earlier, counted_before=posted.counted)
     missing = [comment for comment in wanted if comment.fingerprint not in posted.fingerprints]
     summary = ""
     if not posted.has_summary:
-        summary = summary_text(report, publishing.voice, raised=posted.earlier, marking=run.marking())
+        summary = summary_text(
+            report,
+            publishing.voice,
+            raised=posted.earlier,
+            counted_before=posted.counted,
+            marking=run.marking(),
+        )
     try:
         for batch in _batches(summary, missing, total=len(wanted), size=forge.comments_per_post):
             await run.post(batch)
@@ -153,14 +159,15 @@ class _Run:
             has_summary=seen.has_summary or self.known.has_summary,
             fingerprints=seen.fingerprints | self.known.fingerprints,
             earlier=seen.earlier - self.known.fingerprints,
+            counted=seen.counted - self.known.fingerprints,
         )
 
     def marking(self) -> Marking:
         """For the summary: what stands in front of it at most is taken off its room."""
         job, change, key = self.lease.job, self.change, self.publishing.marker_key
 
-        def write(fingerprints: Sequence[str]) -> str:
-            told = Told(job=job.id, head=change.head, fingerprints=tuple(fingerprints))
+        def write(fingerprints: Sequence[str], is_counted: bool) -> str:
+            told = Told(job.id, change.head, tuple(fingerprints), is_counted=is_counted)
             return marker.write_told(told, key=key, ref=change.ref, repository_id=change.repository_id)
 
         return Marking(write, limit=self.forge.body_limit - len(self._marked("", SUMMARY, MORE)))

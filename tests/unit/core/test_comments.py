@@ -296,11 +296,15 @@ def test_what_was_raised_before_is_not_called_gone_where_not_all_could_be_review
 
 
 def noting(limit: int = 65_536) -> Marking:
-    return Marking(lambda fingerprints: f"<!-- {','.join(fingerprints)} -->", limit)
+    return Marking(lambda names, is_counted: f"<!-- {'#' if is_counted else ''}{','.join(names)} -->", limit)
 
 
 def told_in(text: str) -> list[str]:
-    return [name for mark in re.findall("<!-- (.*) -->", text) for name in mark.split(",")]
+    return [name for mark in re.findall("<!-- ([^#]*) -->", text) for name in mark.split(",")]
+
+
+def counted_in(text: str) -> list[str]:
+    return [name for mark in re.findall("<!-- #(.*) -->", text) for name in mark.split(",")]
 
 
 def test_what_a_summary_lists_is_noted_right_behind_it() -> None:
@@ -317,9 +321,21 @@ def test_nothing_listed_leaves_no_mark() -> None:
     assert told_in(summary_text(report(finding(1)), Voice(), marking=noting())) == []
 
 
-def test_what_is_only_counted_is_not_noted_as_told() -> None:
-    text = summary_text(report(*(finding(n, anchored=False) for n in range(1, 61))), Voice(), marking=noting())
+def test_what_is_only_counted_is_noted_as_that_as_far_as_there_is_room() -> None:
+    said = report(*(finding(n, anchored=False) for n in range(1, 61)))
+    text = summary_text(said, Voice(), marking=noting())
     assert told_in(text) == [f"fp{n}" for n in range(1, 51)]
+    assert counted_in(text) == [f"fp{n}" for n in range(51, 61)]
+    less = summary_text(said, Voice(), marking=noting(len(text) - 1))
+    assert (told_in(less), counted_in(less)) == (told_in(text), counted_in(text)[:-1])
+
+
+def test_what_was_only_counted_before_is_told_by_the_summary_and_takes_no_place_at_a_line() -> None:
+    said = report(finding(1), finding(2), finding(3))
+    given = {"raised": {"fp1"}, "counted_before": {"fp2"}}
+    assert [comment.fingerprint for comment in comments(said, Voice(), **given)] == ["fp3"]
+    text = summary_text(said, Voice(), **given, marking=noting())
+    assert "**More findings**\n\n- 🟠 `a.py:2` **Finding 2** Why it is wrong.\n\n<!-- fp2 -->" in text
 
 
 @pytest.mark.parametrize("room", range(-3, 40))

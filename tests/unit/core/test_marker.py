@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +87,8 @@ def test_a_mark_of_many_findings_is_one_line_and_read_back_among_other_text() ->
     assert "\n" not in TOLD_WRITTEN
     assert list(read_told(f"{WRITTEN}\n- a row\n\n{TOLD_WRITTEN}\n\nmore", key=KEY, ref=REF)) == [TOLD]
     assert is_ours(TOLD_WRITTEN)
+    counted = replace(TOLD, is_counted=True)
+    assert list(read_told(write_told(counted, key=KEY, ref=REF), key=KEY, ref=REF)) == [counted]
 
 
 def test_a_mark_of_many_findings_is_known_by_the_repository_s_name_and_by_its_id() -> None:
@@ -103,6 +107,7 @@ def test_a_mark_of_many_findings_is_known_by_the_repository_s_name_and_by_its_id
         TOLD_WRITTEN.replace("fp1,fp2", "fp1,fp3"),
         TOLD_WRITTEN.replace("fp1,fp2,", "fp1,"),
         TOLD_WRITTEN.replace("fp1,fp2", "fp1:fp2"),
+        TOLD_WRITTEN.replace("kimi-review:told", "kimi-review:counted"),
         write_told(TOLD, key=key_from("another"), ref=REF),
         write_told(TOLD, key=KEY, ref=ChangeRef("github", "acme/shop", 8)),
     ],

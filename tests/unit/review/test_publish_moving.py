@@ -56,6 +56,21 @@ def test_a_push_brings_comments_on_what_was_told_nowhere_before_however_often_so
     asyncio.run(scenario())
 
 
+def test_what_a_summary_only_counted_is_told_by_the_next_ones_and_takes_no_place_at_a_line() -> None:
+    async def scenario() -> None:
+        world = World(voice=Voice(max_comments=25))
+        assert await world.publish(await world.claim(report(180))) == Published(comments=25)
+        assert await world.push("c" * 40, report(181)) == Published(comments=1)
+        assert await world.push("d" * 40, report(181)) == Published()
+        assert await world.push("e" * 40, report(181)) == Published()
+        bodies = [review.body for review in world.forge.reviews[REF]]
+        explained = [body.count("Why it is wrong.") for body in bodies]
+        assert explained == [50, 50, 50, 5]
+        assert ["none of them worse" in body.partition("Raised on")[0] for body in bodies] == [True, True, True, False]
+
+    asyncio.run(scenario())
+
+
 def test_what_a_summary_told_and_is_found_no_more_is_counted_as_what_was_told_at_a_line() -> None:
     async def scenario() -> None:
         world = World(voice=Voice(max_comments=1))

@@ -115,6 +115,7 @@ class GitHubClient:
     async def posted(self, change: Change) -> Posted:
         here: set[str] = set()
         earlier: set[str] = set()
+        counted: set[str] = set()
         pull = f"/repos/{_checked(change.ref.repository)}/pulls/{change.ref.number}"
         for kind in ("reviews", "comments"):
             async for row in self._pages(change.ref, f"{pull}/{kind}", what=kind):
@@ -125,11 +126,12 @@ class GitHubClient:
                     (here if mark.head == change.head else earlier).add(mark.fingerprint)
                 for told in self._told(change, post):
                     if told.head != change.head:
-                        earlier.update(told.fingerprints)
+                        (counted if told.is_counted else earlier).update(told.fingerprints)
         return Posted(
             has_summary=marker.SUMMARY in here,
             fingerprints=frozenset(here - marker.OWN),
             earlier=frozenset(earlier - here - marker.OWN),
+            counted=frozenset(counted - earlier - here),
             is_unfinished=marker.MORE in here and marker.LAST not in here,
         )
 
