@@ -1,5 +1,6 @@
 """Secrets of well-known shapes, taken out of text before a model sees it.
 
+Only what is surely a secret: what is masked here, nobody reviews. `redaction` takes the same and more out of the log.
 A mask is never longer than what it hides, in bytes, so a bound computed on the raw text holds for
 the masked one. Lines stay lines. Shapes: the vendors' own documentation of their token prefixes.
 """
