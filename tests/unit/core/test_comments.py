@@ -393,6 +393,7 @@ def test_a_short_misplaced_comment_is_not_cut_for_the_long_ones() -> None:
     text = with_misplaced(marked("Summary", "summary"), comments, forge="GitHub", limit=LIMIT, ending="Cut.")
     short, *long = text.split("`a.py:7`")[1:]
     assert short.count("A line of text.") == 30
+    assert "\nSummary\n" in text
     assert all(part.rstrip().endswith("Cut.") for part in long)
     assert len(text) > LIMIT - 25 * 200
 
