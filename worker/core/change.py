@@ -58,4 +58,4 @@ class Snapshot:
     diff: bytes
     """What `git diff` wrote, without colours, external programs or text conversion."""
     cut: tuple[tuple[str, str, int], ...] = ()
-    """What the source itself left out: (path, reason, lines); empty when git was read."""
+    """What the source itself left out: (path, reason, lines); 0 lines where nobody could count them."""
