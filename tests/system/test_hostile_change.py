@@ -14,7 +14,9 @@ from markdown_it.token import Token
 
 from tests.fakes.kimi import KimiServer, said
 from tests.fakes.workshop import REPOSITORY, Workshop, workshop
+from worker.core.change import ChangeRef
 from worker.core.job import State
+from worker.core.marker import read_told
 
 PATHS: dict[str | bytes, bytes] = {
     "plain.py": b"a = 1\nb = 2\n",
@@ -116,11 +118,16 @@ def test_what_is_posted_can_neither_call_link_nor_forge(shop: Workshop) -> None:
     for text in [review.body, *(comment.body for comment in review.comments)]:
         marker, _, seen = text.partition("\n")
         assert re.fullmatch(r"(?:<!-- kimi-review:v1 [^>]*-->){1,2}", marker), "by the repository's name and by its id"
+        # Whatever else stands in a comment of HTML is of our own hand: what the list in the summary tells.
+        key = shop.installation.accesses["github"].marker_key
+        assert seen.count("<!--") == len(list(read_told(seen, key=key, ref=ChangeRef("github", REPOSITORY, number))))
         words = ""
         for token in tokens(seen):
             assert token.type not in ("image", "link_open"), token
             if token.type in ("html_inline", "html_block"):
-                assert re.fullmatch(r"</?(?:sub|details|summary)>", token.content.strip()), token
+                assert re.fullmatch(
+                    r"</?(?:sub|details|summary)>|<!-- kimi-review:told [^>]*-->", token.content.strip()
+                ), token
             if token.type == "fence":
                 assert "suggestion" not in token.info
             words += token.content if token.type == "text" else "\n"
