@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from worker.core.errors import BadInput
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Twice(ValueError):
@@ -13,9 +16,15 @@ class _Twice(ValueError):
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The object in `body`. Raises `BadInput`: not JSON in UTF-8, no object, nested too deeply, or a name twice."""
+    """The object in `body`.
+
+    Raises `BadInput`: not JSON in UTF-8, no object, nested too deeply, half a character, or a name twice.
+    """
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_refused)
+        if _SURROGATE.search(body):
+            # Half a surrogate pair is no character: it could be neither stored nor logged.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _Twice as error:
         raise BadInput(f"The body holds the name {json.dumps(error.args[0][:80])} twice in one object.") from None
     except RecursionError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +18,12 @@ from worker.core.change import ChangeRef
 from worker.core.delivery import Delivery, Ignored
 from worker.core.errors import BadInput, ConfigurationError, NotSigned
 from worker.core.marker import is_ours
+from worker.core.strict_json import read_object
 from worker.forges.github.payloads import PullRequestEvent
 
 _SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
 _DELIVERY = re.compile(r"[A-Za-z0-9-]{1,64}")
 _EVENT = re.compile(r"[a-z_]{1,64}")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _REVIEWED = frozenset({"opened", "synchronize", "reopened", "ready_for_review", "review_requested"})
 
 
@@ -56,7 +55,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Delivery | Ignored:
     event = headers.get("x-github-event", "")
     if not _EVENT.fullmatch(event):
         raise BadInput("The call has no X-GitHub-Event header.")
-    payload = _json(_unwrapped(body) if _is_form(headers) else body)
+    payload = read_object(_unwrapped(body) if _is_form(headers) else body)
     if event == "ping":
         return Ignored("ping")
     if event != "pull_request":
@@ -127,30 +126,3 @@ def _unwrapped(body: bytes) -> bytes:
         case [("payload", text)]:
             return text.encode()
     raise BadInput("The body is no form with the one field payload, as GitHub sends it.")
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        payload = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
-        if _SURROGATE.search(body):
-            # Half a surrogate pair is no character: it could be neither stored nor logged.
-            json.dumps(payload, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise BadInput("The body is nested too deeply.") from None
-    except ValueError:
-        raise BadInput("The body is not JSON in UTF-8, or holds a name twice.") from None
-    if not isinstance(payload, dict):
-        raise BadInput("The body is JSON, but not an object.")
-    return payload
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        # Two readers of one body could take two different values.
-        raise ValueError("a name twice in one object")
-    return members
-
-
-def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
