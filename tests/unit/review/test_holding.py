@@ -169,12 +169,18 @@ def test_losing_the_lease_inside_the_work_is_no_failure() -> None:
     assert job.state is State.RUNNING
 
 
-def test_a_worker_that_is_asked_to_stop_hands_its_job_back_at_once() -> None:
+@pytest.mark.parametrize(("blame", "attempt"), [(None, 0), ("its worker held 3,000 MB for it alone", 1)])
+def test_a_worker_that_is_asked_to_stop_hands_its_job_back_at_once(blame: str | None, attempt: int) -> None:
+    """The attempt counts where the job is why the worker ends: else it would come back for ever."""
+
     async def story() -> Job | None:
         jobs = FakeJobs()
         made = await jobs.accept(Intent(REF, "a" * 40))
         stopping = asyncio.Event()
-        holder = Holder(jobs=jobs, clock=SystemClock(), worker="w1", is_stopping=stopping.is_set)
+        blamed = {made.job: blame}
+        holder = Holder(
+            jobs=jobs, clock=SystemClock(), worker="w1", is_stopping=stopping.is_set, blames=lambda job: blamed[job]
+        )
 
         async def work(lease: Lease) -> None:
             stopping.set()
@@ -186,7 +192,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_back_at_once() -> None:
 
     job = asyncio.run(story())
     assert job is not None
-    assert (job.state, job.attempt) == (State.QUEUED, 0)
+    assert (job.state, job.attempt) == (State.QUEUED, attempt)
 
 
 def test_a_post_that_was_begun_is_given_its_time_when_the_worker_stops() -> None:
