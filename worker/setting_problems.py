@@ -7,12 +7,12 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from worker.core.delivery import is_pattern
-from worker.core.egress import is_loopback
+from worker.core.egress import is_loopback, url_parts
 from worker.core.errors import ConfigurationError
 from worker.providers.table import PROVIDERS
 from worker.providers.vocabulary import problems_with
@@ -49,16 +49,6 @@ _WELL_KNOWN = frozenset(
 )
 _MIN_SECRET = 16
 _WEB_PAGES = frozenset({"platform.moonshot.ai", "platform.moonshot.cn", "platform.kimi.ai", "kimi.com", "moonshot.ai"})
-
-
-def url_parts(url: str) -> SplitResult | None:
-    """None for what cannot be taken apart: a port that is no number, half an IPv6 address."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts
 
 
 def problems_of(settings: Settings, role: Role, rejected: frozenset[str]) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Proxy:
 
     @property
     def is_usable(self) -> bool:
-        parts = _parts(self.url)
+        parts = url_parts(self.url)
         if parts is None or parts.scheme not in _PORTS or not parts.hostname:
             return False
         # A password with a slash that is not encoded would part the address in the wrong place.
@@ -90,7 +90,7 @@ class Egress:
                 )
 
     def _named_for(self, url: str) -> Proxy | None:
-        parts = _parts(url)
+        parts = url_parts(url)
         if parts is None or not parts.hostname:
             return None
         proxy = self.https if parts.scheme == "https" else self.http
@@ -115,6 +115,16 @@ def egress_of(environ: Mapping[str, str], *, is_allowed: bool) -> Egress:
     )
 
 
+def url_parts(url: str) -> SplitResult | None:
+    """None for what cannot be taken apart: a port that is no number, half an IPv6 address."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine and no other: `127.0.0.1.example.org` is somebody else's."""
     if host == "localhost":
@@ -134,7 +144,7 @@ def _named(environ: Mapping[str, str], *variables: str) -> Proxy | None:
 
 def _spelt_out(url: str) -> str:
     """`url` with its port: without one httpx takes the scheme's, and libcurl 1080."""
-    parts = _parts(url)
+    parts = url_parts(url)
     if parts is None or parts.port is not None or parts.scheme not in _PORTS or not parts.hostname:
         return url
     return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{_PORTS[parts.scheme]}").geturl()
@@ -142,15 +152,6 @@ def _spelt_out(url: str) -> str:
 
 def _value(environ: Mapping[str, str], variable: str) -> str:
     return (environ.get(variable.lower(), "") or environ.get(variable, "")).strip()
-
-
-def _parts(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:

@@ -41,8 +41,8 @@ VERDICT_CAP_TOKENS = 16_384
 """Room for a dozen verdicts and the reasoning behind them."""
 
 SECOND_LOOKS = 120
-"""Findings that are looked at again, the worst: more than a review shows. They are asked about a dozen at a time, one
-request after the other, so that a change which talks the model into thousands would cost hours and never be posted."""
+"""Findings that are looked at again, the worst: more than a review shows. A dozen make a request, so a change that
+talks the model into thousands would cost hundreds of them."""
 
 Save = Callable[[str, bytes], Awaitable[None]]
 
